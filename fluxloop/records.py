@@ -1,0 +1,204 @@
+"""The plain records that flow from the plan to the files.
+
+Every field is always present in a file, `null` when empty. Records are built once or more for
+each run, so they are slot classes that are not frozen (half the cost) and built by position;
+nothing changes one after its run.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from attrs import define
+
+Status = Literal["ok", "error", "timeout", "crashed"]
+ErrorKind = Literal["agent", "infrastructure", "timeout"]
+ObservationType = Literal["agent", "tool", "generation", "span", "event"]
+
+
+@define
+class Case:
+    """One input and what belongs to it."""
+
+    index: int
+    """Position in the input file, from 0, before any filter."""
+    id: str
+    input: Any
+    persona: str | None = None
+    expected: Any = None
+    metadata: dict[str, Any] | None = None
+    """Whatever else the entry held; `source_id` is here when the entry has one."""
+
+    @property
+    def source_id(self) -> str | None:
+        """The input this one was derived from, as statistics cluster them."""
+        source = self.metadata.get("source_id") if self.metadata else None
+        return None if source is None else str(source)
+
+
+@define
+class PlannedRun:
+    """One run that is to happen: a case and an iteration of it."""
+
+    trace_id: str
+    case: Case
+    iteration: int
+    """From 0."""
+    seed: int
+
+
+@define
+class Usage:
+    """Tokens of model calls."""
+
+    input_tokens: int | None
+    output_tokens: int | None
+
+
+@define
+class ErrorSummary:
+    """What went wrong, as every file tells it."""
+
+    kind: ErrorKind
+    type: str
+    message: str
+
+
+@define
+class RunError:
+    """What went wrong, with the traceback."""
+
+    kind: ErrorKind
+    type: str
+    message: str
+    traceback: str | None = None
+
+    def summary(self) -> ErrorSummary:
+        """Return the same without the traceback."""
+        return ErrorSummary(self.kind, self.type, self.message)
+
+
+@define
+class ObservedError:
+    """What a traced call raised."""
+
+    type: str
+    message: str
+
+
+@define
+class Observation:
+    """One traced call, or one event, inside a run."""
+
+    id: str
+    trace_id: str
+    parent_id: str | None
+    attempt: int
+    type: ObservationType
+    name: str
+    start_time: str
+    end_time: str | None = None
+    """None for a call that had not ended when its run did."""
+    duration_ms: float | None = None
+    input: Any = None
+    output: Any = None
+    error: ObservedError | None = None
+    model: str | None = None
+    usage: Usage | None = None
+    metadata: Any = None
+
+
+@define
+class Attempt:
+    """One try at a planned run, as an executor yields it."""
+
+    planned: PlannedRun
+    number: int
+    """From 1."""
+    status: Status
+    input: Any
+    output: Any
+    error: RunError | None
+    start_time: str
+    end_time: str
+    duration_ms: float
+    observations: tuple[Observation, ...]
+    stdout: str | None
+    stderr: str | None
+
+
+@define
+class TraceSummary:
+    """A line of `trace_summary.jsonl`."""
+
+    trace_id: str
+    input_id: str
+    input_index: int
+    iteration: int
+    persona: str | None
+    input: Any
+    output: Any
+    status: Status
+    passed: bool
+    error: ErrorSummary | None
+    duration_ms: float
+    start_time: str
+    attempts: int
+    seed: int
+    observation_count: int
+    usage: Usage | None
+
+
+@define
+class Trace:
+    """A line of `traces.jsonl`: everything about one run."""
+
+    trace_id: str
+    input_id: str
+    input_index: int
+    iteration: int
+    persona: str | None
+    input: Any
+    output: Any
+    status: Status
+    passed: bool
+    error: RunError | None
+    duration_ms: float
+    """The last attempt, without waiting."""
+    start_time: str
+    attempts: int
+    seed: int
+    observation_count: int
+    usage: Usage | None
+    end_time: str
+    total_ms: float
+    """All attempts and the waiting between them."""
+    metadata: dict[str, Any] | None
+    expected: Any
+    errors: tuple[RunError, ...]
+    """The errors of earlier attempts."""
+    stdout: str | None
+    stderr: str | None
+    observations: tuple[Observation, ...]
+
+    def summary(self) -> TraceSummary:
+        """Return the short form of the trace."""
+        error = self.error
+        return TraceSummary(
+            self.trace_id,
+            self.input_id,
+            self.input_index,
+            self.iteration,
+            self.persona,
+            self.input,
+            self.output,
+            self.status,
+            self.passed,
+            None if error is None else error.summary(),
+            self.duration_ms,
+            self.start_time,
+            self.attempts,
+            self.seed,
+            self.observation_count,
+            self.usage,
+        )

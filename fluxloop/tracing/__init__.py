@@ -1,0 +1,1 @@
+"""What is seen inside a run: the decorators, the context they share, and capture."""

@@ -1,0 +1,175 @@
+"""Which run the code is in, and below which observation."""
+
+from __future__ import annotations
+
+import os
+import random
+import time
+import uuid
+from collections.abc import Callable
+from contextvars import ContextVar, copy_context
+from typing import Any, ParamSpec, TypeVar
+
+from fluxloop.clock import milliseconds, timestamp
+from fluxloop.records import Observation, ObservationType, PlannedRun
+from fluxloop.tracing.capture import fresh
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+# Ids have a generator of their own: an agent that seeds `random` must neither see its
+# sequence disturbed nor give two runs the same ids.
+_ids = random.Random()
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_ids.seed)
+
+
+class Run:
+    """The run the calling code is part of, as `current_run()` returns it.
+
+    Example:
+        >>> import fluxloop
+        >>> @fluxloop.agent()
+        ... def answer(question: str) -> str:
+        ...     run = fluxloop.current_run()
+        ...     style = run.persona if run else "nobody"
+        ...     return f"{style}: {question}"
+    """
+
+    __slots__ = (
+        "_planned",
+        "_run_id",
+        "attempt",
+        "closed",
+        "observations",
+        "offset",
+        "stderr",
+        "stdout",
+        "uncaptured",
+    )
+
+    def __init__(self, planned: PlannedRun, attempt: int, offset: int) -> None:
+        self._planned = planned
+        self._run_id: str | None = None
+        self.attempt = attempt
+        self.offset = offset
+        """Nanoseconds from the performance counter to the wall clock, fixed for the run."""
+        self.observations: list[Observation] = []
+        self.stdout: list[str] = []
+        self.stderr: list[str] = []
+        self.uncaptured = False
+        """True once a debugger has the terminal."""
+        self.closed = False
+
+    @property
+    def id(self) -> str:
+        """The trace id, such as `trace_001`."""
+        return self._planned.trace_id
+
+    @property
+    def run_id(self) -> str:
+        """A fresh unique id for this attempt, for memory that must not leak between runs."""
+        if self._run_id is None:
+            self._run_id = str(uuid.UUID(int=_ids.getrandbits(128), version=4))
+        return self._run_id
+
+    @property
+    def input_id(self) -> str:
+        """The id of the input."""
+        return self._planned.case.id
+
+    @property
+    def iteration(self) -> int:
+        """Which run of this input it is, from 0."""
+        return self._planned.iteration
+
+    @property
+    def persona(self) -> str | None:
+        """The persona of the input."""
+        return self._planned.case.persona
+
+    @property
+    def expected(self) -> Any:
+        """What the input expects, a copy."""
+        return fresh(self._planned.case.expected)
+
+    @property
+    def metadata(self) -> dict[str, Any]:
+        """The metadata of the input, a copy."""
+        return dict(fresh(self._planned.case.metadata) or {})
+
+    @property
+    def seed(self) -> int:
+        """A seed from 0 to 2**32 - 1, the same whenever this input and iteration run again."""
+        return self._planned.seed
+
+    def __repr__(self) -> str:
+        return f"<Run {self.id} of {self.input_id}, iteration {self.iteration}>"
+
+    def observe(
+        self, type: ObservationType, name: str, parent_id: str | None, input: Any, model: str | None, metadata: Any
+    ) -> tuple[Observation, int]:
+        """Start an observation; return it with its start on the performance counter."""
+        start = time.perf_counter_ns()
+        observation = Observation(
+            f"{_ids.getrandbits(64):016x}",
+            self._planned.trace_id,
+            parent_id,
+            self.attempt,
+            type,
+            name,
+            timestamp(start + self.offset),
+            None,
+            None,
+            input,
+            None,
+            None,
+            model,
+            None,
+            metadata,
+        )
+        self.observations.append(observation)
+        return observation, start
+
+    def end(self, observation: Observation, start: int) -> bool:
+        """Give the observation its end; False when the run is over and its record written."""
+        if self.closed:
+            return False
+        end = time.perf_counter_ns()
+        observation.end_time = timestamp(end + self.offset)
+        observation.duration_ms = milliseconds(end - start)
+        return True
+
+
+Scope = tuple[Run, "str | None"]
+"""The run, and the id of the observation the code is inside."""
+
+current: ContextVar[Scope | None] = ContextVar("fluxloop_scope", default=None)
+
+
+def current_run() -> Run | None:
+    """Return the run the calling code is part of, or None outside a run."""
+    scope = current.get()
+    return None if scope is None else scope[0]
+
+
+def carry_context(function: Callable[P, R]) -> Callable[P, R]:
+    """Return `function` bound to the run it is wrapped in, for thread pools and threads.
+
+    `asyncio.gather`, tasks and `asyncio.to_thread` carry the run by themselves;
+    `ThreadPoolExecutor.submit`, `loop.run_in_executor` and `threading.Thread` do not.
+
+    Example:
+        >>> from concurrent.futures import ThreadPoolExecutor
+        >>> with ThreadPoolExecutor() as pool:
+        ...     lengths = list(pool.map(carry_context(len), ["a", "bc"]))
+        >>> lengths
+        [1, 2]
+    """
+    context = copy_context()
+
+    def carried(*args: P.args, **kwargs: P.kwargs) -> R:
+        # A context cannot be entered twice at a time, and a pool calls from many threads.
+        return context.copy().run(function, *args, **kwargs)
+
+    return carried

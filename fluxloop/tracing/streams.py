@@ -1,0 +1,39 @@
+"""What a generator has yielded, as one value."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fluxloop.tracing.capture import capture
+
+
+class StreamedOutput:
+    """Collect the items of a stream, each captured as it passes.
+
+    Example:
+        >>> streamed = StreamedOutput()
+        >>> streamed.add("Hel"); streamed.add("lo")
+        >>> streamed.value()
+        'Hello'
+    """
+
+    __slots__ = ("_items",)
+
+    def __init__(self) -> None:
+        self._items: list[Any] = []
+
+    def add(self, item: Any) -> None:
+        """Take the next item."""
+        self._items.append(capture(item))
+
+    def value(self, returned: Any = None) -> Any:
+        """Return the items as one text when all are texts, else as a list.
+
+        Args:
+            returned: the generator's return value, the result of one that yielded nothing.
+        """
+        if not self._items:
+            return capture(returned) if returned is not None else []
+        if all(isinstance(item, str) for item in self._items):
+            return "".join(self._items)
+        return self._items
