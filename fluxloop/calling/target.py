@@ -1,0 +1,268 @@
+"""From the text of a target to something that can be called."""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import inspect
+import sys
+import sysconfig
+import traceback
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from attrs import field, frozen
+
+from fluxloop.exceptions import TargetError
+from fluxloop.tracing.capture import message, type_name
+
+_LIBRARY = tuple(path for key in ("stdlib", "platstdlib", "purelib", "platlib") if (path := sysconfig.get_path(key)))
+_PACKAGE = str(Path(__file__).parent.parent)
+
+
+@frozen(kw_only=True)
+class Target:
+    """What is called for each input.
+
+    Example:
+        >>> Target.load("operator:neg").function(2)
+        -2
+    """
+
+    reference: str
+    """`module:qualname`, or what comes nearest for an object of Python."""
+    function: Callable[..., Any]
+    owner: Any = None
+    """What was built for this target and is entered if it is a context manager."""
+    subject: Any = field(default=None, repr=False)
+    """The object the function was found on, which tells the framework it belongs to."""
+    rebind: Callable[[Any], Callable[..., Any]] = field(default=lambda owner: owner, repr=False)
+    """Finds the function again on what entering the owner gave."""
+
+    @classmethod
+    def load(cls, reference: str) -> Target:
+        """Import `module:function`, `module:Class.method`, `module:object` or `module:factory()`.
+
+        Raises:
+            TargetError: it cannot be imported, found or called; says where and what to do.
+        """
+        if reference.endswith("()"):
+            built = _build(reference, find_object(reference[:-2]))
+            return cls._of(reference, built, owner=built)
+        names = reference.partition(":")[2].split(".")
+        found = find_object(reference, depth=1)
+        if isinstance(found, type):
+            return cls._of_class(reference, found, names[1:])
+        return cls._of(reference, _find_method(reference, found, names[1:]))
+
+    @classmethod
+    def of(cls, value: Any) -> Target:
+        """Take a callable, or an object with `ainvoke`, `invoke` or `run`, as the target.
+
+        Raises:
+            TargetError: the value cannot be called.
+        """
+        if isinstance(value, type):
+            return cls._of_class(reference_to(value), value, [])
+        return cls._of(reference_to(value), value)
+
+    @classmethod
+    def _of_class(cls, reference: str, kind: type, names: list[str]) -> Target:
+        found = partial(_find_method, reference)
+        static = inspect.getattr_static(kind, names[0], None) if names else None
+        if isinstance(static, staticmethod | classmethod):
+            return cls._of(reference, found(kind, names))
+        if names:
+            found(kind, names)  # a wrong name is told before anything is built
+        instance = _build(reference, kind)
+
+        def rebind(owner: Any) -> Callable[..., Any]:
+            return _callable(reference, found(owner, names))
+
+        return cls(reference=reference, function=rebind(instance), owner=instance, subject=instance, rebind=rebind)
+
+    @classmethod
+    def _of(cls, reference: str, value: Any, owner: Any = None) -> Target:
+        def rebind(entered: Any) -> Callable[..., Any]:
+            return _callable(reference, entered)
+
+        if owner is not None and _is_context_manager(owner) and not _can_be_called(owner):
+            # A factory made with `@contextmanager`: what is called exists once it is entered.
+            return cls(reference=reference, function=_not_entered, owner=owner, subject=owner, rebind=rebind)
+        return cls(
+            reference=reference,
+            function=_callable(reference, value),
+            owner=owner,
+            subject=getattr(value, "__self__", value),
+            rebind=rebind,
+        )
+
+    @property
+    def is_async(self) -> bool:
+        """True when calling gives a coroutine or an asynchronous generator."""
+        candidates = (self.function, getattr(self.function, "__call__", None))  # noqa: B004
+        return any(inspect.iscoroutinefunction(c) or inspect.isasyncgenfunction(c) for c in candidates)
+
+    def entered(self, value: Any) -> Target:
+        """Return the target on what entering its owner gave."""
+        owner = self.owner if value is None else value
+        return Target(
+            reference=self.reference,
+            function=self.rebind(owner),
+            owner=owner,
+            subject=owner,
+            rebind=self.rebind,
+        )
+
+
+def find_object(reference: str, *, key: str = "runner.target", depth: int | None = None) -> Any:
+    """Import `module:name.name` and return what it names.
+
+    Args:
+        reference: the text to follow.
+        key: what messages call the place it comes from.
+        depth: how many of the names to follow; all by default.
+
+    Raises:
+        TargetError: says which part is missing, or where the user's module failed.
+    """
+    module_name, separator, path = reference.partition(":")
+    if not separator or not module_name or not path:
+        raise TargetError(f"{key}: expected module:function, got {reference!r}")
+    try:
+        return _find(reference, _import(reference, module_name), path.split(".")[:depth])
+    except _NotFoundError as error:
+        raise TargetError(f"{key}: {error}") from error.__cause__
+
+
+class _NotFoundError(Exception):
+    pass
+
+
+def _not_entered(*args: Any, **kwargs: Any) -> Any:
+    raise RuntimeError("the target's context manager has not been entered")
+
+
+def reference_to(value: Any) -> str:
+    """Return `module:qualname` of an object, as the configuration would name it."""
+    function = getattr(value, "__wrapped__", value)
+    name = getattr(function, "__qualname__", None)
+    module = getattr(function, "__module__", None)
+    if name is None:
+        return f"{type(value).__module__}:{type(value).__qualname__}"
+    return f"{module}:{name}"
+
+
+def _can_be_called(value: Any) -> bool:
+    return callable(value) or any(callable(getattr(value, name, None)) for name in ("ainvoke", "invoke", "run"))
+
+
+def _is_context_manager(value: Any) -> bool:
+    kind = type(value)
+    return hasattr(kind, "__enter__") or hasattr(kind, "__aenter__")
+
+
+def _callable(reference: str, value: Any) -> Callable[..., Any]:
+    """Return the function to call: LangGraph's and LangChain's methods first, then the object itself."""
+    if not inspect.isroutine(value):
+        for name in ("ainvoke", "invoke"):
+            if callable(method := getattr(value, name, None)):
+                return method  # type: ignore[no-any-return]
+    if callable(value):
+        return value  # type: ignore[no-any-return]
+    if callable(method := getattr(value, "run", None)):
+        return method  # type: ignore[no-any-return]
+    methods = [name for name in dir(value) if not name.startswith("_") and callable(getattr(value, name, None))]
+    hint = f"; name one of its methods: {', '.join(methods[:8])}" if methods else ""
+    raise TargetError(
+        f"runner.target: {reference} is {_describe(value)}, "
+        f"which cannot be called and has no ainvoke, invoke or run{hint}"
+    )
+
+
+def _describe(value: Any) -> str:
+    return f"an object of class {type(value).__qualname__}" if value is not None else "None"
+
+
+def _import(reference: str, name: str) -> Any:
+    try:
+        return importlib.import_module(name)
+    except ModuleNotFoundError as error:
+        if error.name is not None and (name == error.name or name.startswith(error.name + ".")):
+            raise _NotFoundError(_missing_module(reference, name, error.name)) from None
+        raise _NotFoundError(user_failure(f"importing {name!r} failed", error)) from error
+    except BaseException as error:  # a module may also call sys.exit
+        raise _NotFoundError(user_failure(f"importing {name!r} failed", error)) from error
+
+
+def _missing_module(reference: str, name: str, missing: str) -> str:
+    looked = ", ".join(dict.fromkeys(entry or "." for entry in sys.path if not entry.startswith(_LIBRARY)))
+    hint = ""
+    if "/" in name or name.endswith(".py"):
+        module = name.removesuffix(".py").strip("/").replace("/", ".")
+        hint = f" (write a module, not a path: {module}:{reference.partition(':')[2]})"
+    return (
+        f"cannot import {name!r}: no module named {missing!r}{hint}; looked in {looked}; "
+        "runner.python_path adds folders"
+    )
+
+
+def _find(reference: str, start: Any, names: Sequence[str]) -> Any:
+    value = start
+    for name in names:
+        try:
+            value = getattr(value, name)
+        except AttributeError:
+            where = getattr(value, "__name__", type(value).__name__)
+            close = difflib.get_close_matches(name, [n for n in dir(value) if not n.startswith("__")], 1)
+            hint = f"; did you mean {close[0]!r}?" if close else ""
+            raise _NotFoundError(f"{reference}: {where} has no {name!r}{hint}") from None
+    return value
+
+
+def _find_method(reference: str, start: Any, names: Sequence[str]) -> Any:
+    try:
+        return _find(reference, start, names)
+    except _NotFoundError as error:
+        raise TargetError(f"runner.target: {error}") from None
+
+
+def _build(reference: str, factory: Any) -> Any:
+    if not callable(factory):
+        raise TargetError(f"runner.target: {reference}: {_describe(factory)} is not a factory")
+    try:
+        built = factory()
+    except BaseException as error:
+        raise TargetError(user_failure(f"runner.target: {reference}: building it failed", error)) from error
+    if inspect.iscoroutine(built):
+        built.close()
+        raise TargetError(f"runner.target: {reference}: a factory cannot be async; use a class with __aenter__")
+    return built
+
+
+def user_failure(what: str, error: BaseException) -> str:
+    """Say what failed in the user's code, with their own file and line."""
+    if isinstance(error, SyntaxError) and error.filename:
+        return f"{what}: {error.filename}:{error.lineno}: {type(error).__name__}: {error.msg}"
+    frames = traceback.extract_tb(error.__traceback__)
+    own = [f for f in frames if not f.filename.startswith((*_LIBRARY, _PACKAGE, "<frozen"))]
+    where = f"{own[-1].filename}:{own[-1].lineno}: " if own else ""
+    text = message(error)
+    return f"{what}: {where}{type_name(error)}{': ' if text else ''}{text}"
+
+
+@contextmanager
+def importable(places: Sequence[Path]) -> Iterator[None]:
+    """Put folders first on the import path, and take them off again."""
+    added = [str(place) for place in places if str(place) not in sys.path]
+    sys.path[:0] = added
+    importlib.invalidate_caches()
+    try:
+        yield
+    finally:
+        for place in added:
+            if place in sys.path:
+                sys.path.remove(place)

@@ -1,0 +1,72 @@
+"""Ctrl-C and SIGTERM as a flag the loop reads, so that a signal never tears a record."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from types import FrameType
+from typing import Any
+
+
+class Abandoned(BaseException):
+    """Raised in the main thread by the second signal, to leave a run that does not end."""
+
+
+class Interrupt:
+    """Whether to stop, asked by a signal or by a caller.
+
+    The first signal lets the runs in flight finish. The second ends them at once, but waits
+    while the loop is writing.
+    """
+
+    def __init__(self) -> None:
+        self.announce: Callable[[str], None] = lambda line: None
+        """Told in one line what a signal does; called from the signal handler."""
+        self.signal: int | None = None
+        """The signal that asked, or None."""
+        self.requested = False
+        self._writing = False
+        self._postponed = False
+
+    def request(self, number: int | None = None) -> None:
+        """Ask the experiment to start nothing more."""
+        self.requested = True
+        self.signal = self.signal or number
+
+    @contextmanager
+    def listening(self) -> Iterator[None]:
+        """Take SIGINT and SIGTERM, from the main thread; elsewhere do nothing."""
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+        previous: dict[signal.Signals, Any] = {
+            number: signal.signal(number, self._receive) for number in (signal.SIGINT, signal.SIGTERM)
+        }
+        try:
+            yield
+        finally:
+            for number, handler in previous.items():
+                # None: a handler that was not installed from Python cannot be put back.
+                signal.signal(number, signal.SIG_DFL if handler is None else handler)
+
+    def hold(self) -> None:
+        """Let a second signal wait: the loop is writing."""
+        self._writing = True
+
+    def release(self) -> None:
+        """Let a second signal through again, at once if one came meanwhile."""
+        self._writing = False
+        if self._postponed:
+            self._postponed = False
+            raise Abandoned
+
+    def _receive(self, number: int, frame: FrameType | None) -> None:
+        if not self.requested:
+            self.request(number)
+            self.announce("Stopping after the run in flight. Press Ctrl-C again to stop at once.")
+        elif self._writing:
+            self._postponed = True
+        else:
+            raise Abandoned

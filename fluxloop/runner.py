@@ -1,0 +1,259 @@
+"""One attempt: bind, call, time, catch."""
+
+from __future__ import annotations
+
+import contextvars
+import inspect
+import time
+import traceback
+import warnings
+from collections.abc import AsyncIterator, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from attrs import field, frozen
+
+from fluxloop.calling.binding import Binding, bind
+from fluxloop.calling.frameworks import conventions
+from fluxloop.calling.loop import LoopThread
+from fluxloop.calling.target import Target, importable, user_failure
+from fluxloop.calling.template import pick
+from fluxloop.clock import milliseconds, timestamp
+from fluxloop.exceptions import TargetError
+from fluxloop.interrupt import Abandoned
+from fluxloop.records import Attempt, PlannedRun, RunError
+from fluxloop.tracing.capture import capture, message, type_name
+from fluxloop.tracing.context import Run, current
+from fluxloop.tracing.streams import StreamedOutput
+
+_PACKAGE = str(Path(__file__).parent)
+
+
+Loaded = tuple[Target, Binding, "str | None"]
+"""The target, its binding, and the path at which the answer is found in what returns."""
+
+
+@frozen(kw_only=True)
+class Task:
+    """What each run of an experiment does, as a value that can be sent to a worker."""
+
+    target: Any
+    """`module:qualname`, or a callable of this process."""
+    args: dict[str, Any]
+    inject: tuple[str, ...]
+    input_template: Any
+    output_path: str | None
+    import_places: tuple[Path, ...]
+    """Folders put first on the import path."""
+    prepared: list[Loaded] = field(factory=list, eq=False, repr=False)
+    """What `load` has given in this process already, for its first runner; it stays here."""
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: getattr(self, name) for name in _SENT}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        Task.__init__(self, **state)
+
+    def load(self) -> Loaded:
+        """Load the target and bind its arguments.
+
+        Raises:
+            TargetError: the target cannot be loaded or bound.
+        """
+        with importable(self.import_places):
+            loaded = Target.load(self.target) if isinstance(self.target, str) else Target.of(self.target)
+        known = conventions(loaded.subject)
+        binding = bind(loaded, args=self.args, inject=self.inject, input_template=self.input_template, known=known)
+        return loaded, binding, self.output_path or known.output_path
+
+    def open(self) -> Runner:
+        """Build the runner, once for each worker."""
+        return Runner(self, self.prepared.pop() if self.prepared else self.load())
+
+
+_SENT = ("target", "args", "inject", "input_template", "output_path", "import_places")
+
+
+class Runner:
+    """Run attempts at a task, one at a time; a context manager, for what the target opens."""
+
+    def __init__(self, task: Task, loaded: Loaded) -> None:
+        self._task = task
+        target, self._binding, self._output_path = loaded
+        self._use(target)
+        self._loop = LoopThread()
+        self._stack = ExitStack()
+
+    def _use(self, target: Target) -> None:
+        self._target = target
+        self._function = target.function
+        self.is_async = target.is_async
+        """True when the target's calls are coroutines."""
+
+    def __enter__(self) -> Runner:
+        self._stack.callback(self._loop.close)
+        try:
+            self._stack.enter_context(importable(self._task.import_places))
+            self._enter_owner()
+        except BaseException:
+            self._stack.close()
+            raise
+        return self
+
+    def _enter_owner(self) -> None:
+        owner = self._target.owner
+        try:
+            if hasattr(type(owner), "__aenter__"):
+                entered, leave = self._loop.enter(owner)
+                self._stack.callback(leave)
+            elif hasattr(type(owner), "__enter__"):
+                entered = self._stack.enter_context(owner)
+            else:
+                return
+        except Exception as error:
+            told = user_failure(f"runner.target: {self._target.reference}: entering it failed", error)
+            raise TargetError(told) from error
+        self._use(self._target.entered(entered))
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        try:
+            self._stack.close()
+        except Exception as failed:
+            # The runs are done and recorded; what the target leaves open is not theirs to lose.
+            warnings.warn(user_failure("leaving the target failed", failed), RuntimeWarning, stacklevel=2)
+
+    def run(self, planned: PlannedRun, number: int = 1) -> Attempt:
+        """Run one attempt to its end; whatever the agent raises is in what returns."""
+        if self.is_async:
+            return self._loop.run(self.run_async(planned, number))
+        # A context of its own, so that what the agent sets in it does not reach the next run.
+        return contextvars.copy_context().run(self._run_sync, planned, number)
+
+    def _run_sync(self, planned: PlannedRun, number: int) -> Attempt:
+        opened = _Opened(planned, number)
+        try:
+            args, kwargs = self._binding.arguments(planned.case, opened.run)
+            output = self._function(*args, **kwargs)
+            if type(output) not in _FINISHED:
+                output = self._finish(output)
+            end = time.perf_counter_ns()
+            return opened.succeeded(end, self._answer(output))
+        except Abandoned:
+            raise
+        except BaseException as error:
+            return opened.failed(time.perf_counter_ns(), error)
+
+    async def run_async(self, planned: PlannedRun, number: int = 1) -> Attempt:
+        """Run one attempt at an async target, on the loop of the caller."""
+        opened = _Opened(planned, number)
+        try:
+            args, kwargs = self._binding.arguments(planned.case, opened.run)
+            output = self._function(*args, **kwargs)
+            if type(output) not in _FINISHED:
+                output = await _finish_async(output)
+            end = time.perf_counter_ns()
+            return opened.succeeded(end, self._answer(output))
+        except Abandoned:
+            raise
+        except BaseException as error:
+            return opened.failed(time.perf_counter_ns(), error)
+
+    def _finish(self, output: Any) -> Any:
+        if inspect.isawaitable(output) or hasattr(output, "__anext__"):
+            return self._loop.run(_finish_async(output))
+        if isinstance(output, Iterator) and not hasattr(output, "read"):
+            return _drain(output)
+        return output
+
+    def _answer(self, output: Any) -> Any:
+        return output if self._output_path is None else pick(output, self._output_path)
+
+
+# What needs no further step to be an answer, tried first because it is the rule.
+_FINISHED = frozenset({str, dict, list, int, float, bool, type(None), tuple})
+
+
+async def _finish_async(output: Any) -> Any:
+    if inspect.isawaitable(output):
+        output = await output
+    if isinstance(output, AsyncIterator):
+        streamed = StreamedOutput()
+        async for item in output:
+            streamed.add(item)
+        return streamed.value()
+    if isinstance(output, Iterator) and not hasattr(output, "read"):
+        return _drain(output)
+    return output
+
+
+def _drain(items: Iterator[Any]) -> Any:
+    streamed = StreamedOutput()
+    while True:
+        try:
+            streamed.add(next(items))
+        except StopIteration as stop:
+            return streamed.value(stop.value)
+
+
+class _Opened:
+    """An attempt under way."""
+
+    __slots__ = ("_input", "_number", "_planned", "_start", "run")
+
+    def __init__(self, planned: PlannedRun, number: int) -> None:
+        self._planned = planned
+        self._number = number
+        wall = time.time_ns()
+        self._start = time.perf_counter_ns()
+        self.run = Run(planned, number, wall - self._start)
+        # At the start, because an agent may change what it is given.
+        self._input = capture(planned.case.input)
+        current.set((self.run, None))
+
+    def succeeded(self, end: int, output: Any) -> Attempt:
+        return self._attempt(end, "ok", capture(output), None)
+
+    def failed(self, end: int, error: BaseException) -> Attempt:
+        told = RunError("agent", type_name(error), message(error), _traceback(error))
+        return self._attempt(end, "error", None, told)
+
+    def _attempt(self, end: int, status: Any, output: Any, error: RunError | None) -> Attempt:
+        run = self.run
+        run.closed = True
+        return Attempt(
+            self._planned,
+            self._number,
+            status,
+            self._input,
+            output,
+            error,
+            timestamp(self._start + run.offset),
+            timestamp(end + run.offset),
+            milliseconds(end - self._start),
+            tuple(run.observations),
+            capture("".join(run.stdout)) if run.stdout else None,
+            capture("".join(run.stderr)) if run.stderr else None,
+        )
+
+
+def _traceback(error: BaseException) -> str | None:
+    """The traceback as Python prints it, without fluxloop's own frames."""
+    try:
+        told = traceback.TracebackException.from_exception(error)
+        _trim(told)
+        return str(capture("".join(told.format())))
+    except BaseException:  # an exception may be as hostile as any object
+        return None
+
+
+def _trim(told: traceback.TracebackException | None) -> None:
+    while told is not None:
+        own = [frame for frame in told.stack if not frame.filename.startswith(_PACKAGE)]
+        told.stack[:] = own or told.stack[-1:]
+        for member in getattr(told, "exceptions", None) or ():
+            _trim(member)
+        told = told.__cause__ or told.__context__
