@@ -1,0 +1,257 @@
+"""Plain data → ExperimentConfig, strictly, with every fault found at its place.
+
+cattrs alone would take `"10"` for 10, `true` for 1 and `"abc"` for a list of letters.
+"""
+
+from __future__ import annotations
+
+import difflib
+import types
+from collections.abc import Iterator, Mapping
+from typing import Any, Literal, Union, get_args, get_origin
+
+import attrs
+import cattrs
+from cattrs.cols import homogenous_tuple_structure_factory
+from cattrs.errors import (
+    AttributeValidationNote,
+    ClassValidationError,
+    ForbiddenExtraKeysError,
+    IterableValidationError,
+    IterableValidationNote,
+)
+from cattrs.gen import make_dict_structure_fn
+
+from fluxloop.config.model import ExperimentConfig, Name, PositiveInt, Share, SinkConfig
+from fluxloop.store.layout import name_problem
+
+Path = tuple[str | int, ...]
+"""Keys and positions from the top."""
+
+
+class Given(str):
+    """A text from the environment or the command line, which has no type of its own yet."""
+
+
+class InvalidError(Exception):
+    """A value is not what its key takes."""
+
+
+def structure(data: Mapping[str, Any]) -> tuple[ExperimentConfig | None, list[tuple[Path, str]]]:
+    """Return the configuration, or None and what is wrong with the data, each with its path."""
+    try:
+        return _converter.structure(data, ExperimentConfig), []
+    except Exception as error:
+        return None, list(_faults(error, ()))
+
+
+def unstructure(config: ExperimentConfig) -> dict[str, Any]:
+    """Return the configuration as plain data."""
+    plain: dict[str, Any] = _converter.unstructure(config)
+    return plain
+
+
+def parse_scalar(text: str) -> Any:
+    """Return what the text means in YAML."""
+    from ruamel.yaml import YAML
+    from ruamel.yaml.error import YAMLError
+
+    try:
+        return YAML(typ="safe", pure=True).load(text)
+    except YAMLError:
+        return text
+
+
+def _faults(error: BaseException, path: Path) -> Iterator[tuple[Path, str]]:
+    if isinstance(error, ClassValidationError):
+        for inner in error.exceptions:
+            yield from _faults(inner, path + _step(inner, AttributeValidationNote))
+    elif isinstance(error, IterableValidationError):
+        for inner in error.exceptions:
+            yield from _faults(inner, path + _step(inner, IterableValidationNote))
+    elif isinstance(error, ForbiddenExtraKeysError):
+        known = [field.name for field in attrs.fields(error.cl)]
+        for key in sorted(error.extra_fields):
+            close = difflib.get_close_matches(key, known, 1)
+            hint = f"did you mean {close[0]!r}?" if close else f"expected one of {', '.join(known)}"
+            yield (*path, key), f"unknown key; {hint}"
+    elif isinstance(error, KeyError):
+        yield path, f"expected the key {error.args[0]!r}"
+    else:
+        yield path, str(error)
+
+
+def _step(error: BaseException, note: type[Any]) -> Path:
+    for candidate in getattr(error, "__notes__", ()):
+        if isinstance(candidate, AttributeValidationNote) and note is AttributeValidationNote:
+            return (candidate.name,)
+        if isinstance(candidate, IterableValidationNote) and note is IterableValidationNote:
+            return (candidate.index,)
+    return ()
+
+
+def shown(value: Any) -> str:
+    """Return a value as a message quotes it."""
+    if value is None:
+        return "nothing"
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, Mapping):
+        return "a mapping"
+    if isinstance(value, list | tuple):
+        return "a list"
+    text = repr(str(value) if isinstance(value, str) else value)
+    return text if len(text) <= 80 else text[:79] + "…"
+
+
+def _typed(value: Any) -> Any:
+    return parse_scalar(value) if isinstance(value, Given) else value
+
+
+def _integer(value: Any, _: Any) -> int:
+    found = _typed(value)
+    if type(found) is not int:
+        raise InvalidError(f"expected an integer, got {shown(value)}")
+    return found
+
+
+def _positive(value: Any, _: Any) -> PositiveInt:
+    found = _typed(value)
+    if type(found) is not int or found < 1:
+        raise InvalidError(f"expected an integer >= 1, got {shown(value)}")
+    return PositiveInt(found)
+
+
+def _string(value: Any, _: Any) -> str:
+    if not isinstance(value, str):
+        raise InvalidError(f"expected a text, got {shown(value)}")
+    return str(value)
+
+
+def _name(value: Any, _: Any) -> Name:
+    problem = name_problem(text := _string(value, str))
+    if problem:
+        raise InvalidError(problem)
+    return Name(text)
+
+
+def _share(value: Any, _: Any) -> Share:
+    found = _typed(value)
+    number: Any = found
+    if isinstance(found, str) and found.strip().endswith("%"):
+        try:
+            number = float(found.strip()[:-1]) / 100
+        except ValueError:
+            number = None
+    if type(number) not in (int, float) or not 0 <= number <= 1:
+        hint = f"; did you mean {found}%?" if type(found) in (int, float) and 1 < found <= 100 else ""
+        raise InvalidError(f"expected a share such as 0.95 or 95%, got {shown(value)}{hint}")
+    return Share(float(number))
+
+
+def _literal(value: Any, kind: Any) -> Any:
+    allowed = get_args(kind)
+    if value not in allowed or isinstance(value, bool):
+        expected = repr(allowed[0]) if len(allowed) == 1 else "one of " + ", ".join(allowed)
+        raise InvalidError(f"expected {expected}, got {shown(value)}")
+    return str(value)
+
+
+def _anything(value: Any, _: Any) -> Any:
+    """Free data: only what has no type of its own yet gets one."""
+    if isinstance(value, Given):
+        return parse_scalar(value)
+    if isinstance(value, Mapping):
+        return {key: _anything(item, None) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_anything(item, None) for item in value]
+    return value
+
+
+def _is_attrs(kind: Any) -> bool:
+    return isinstance(kind, type) and attrs.has(kind)
+
+
+def _make_class(kind: Any, converter: Any) -> Any:
+    inner = make_dict_structure_fn(kind, converter, _cattrs_forbid_extra_keys=True, _cattrs_detailed_validation=True)
+
+    def structure_class(value: Any, kind: Any) -> Any:
+        if value is None and kind is not SinkConfig:
+            return kind()  # a section whose keys are all commented out
+        if not isinstance(value, Mapping):
+            raise InvalidError(f"expected a mapping, got {shown(value)}")
+        return inner({str(key): item for key, item in value.items()}, kind)
+
+    return structure_class
+
+
+def _make_tuple(kind: Any, converter: Any) -> Any:
+    inner = homogenous_tuple_structure_factory(kind, converter)
+
+    def structure_tuple(value: Any, kind: Any) -> Any:
+        if value is None:
+            return ()
+        if not isinstance(value, list | tuple):
+            raise InvalidError(f"expected a list, got {shown(value)}")
+        return inner(value, kind)
+
+    return structure_tuple
+
+
+def _make_dict(kind: Any, converter: Any) -> Any:
+    of = get_args(kind)[1]
+
+    def structure_dict(value: Any, kind: Any) -> Any:
+        if value is None:
+            return {}
+        if not isinstance(value, Mapping):
+            raise InvalidError(f"expected a mapping, got {shown(value)}")
+        return {str(key): converter.structure(item, of) for key, item in value.items()}
+
+    return structure_dict
+
+
+def _sink(value: Any, kind: Any) -> SinkConfig:
+    if isinstance(value, str):
+        value = {"sink": str(value)}
+    structured: SinkConfig = _sink_class(value, kind)
+    return structured
+
+
+def _is(origin: Any) -> Any:
+    return lambda kind: get_origin(kind) is origin
+
+
+def _optional(kind: Any) -> bool:
+    return get_origin(kind) in (Union, types.UnionType) and type(None) in get_args(kind)
+
+
+def _make_optional(kind: Any, converter: Any) -> Any:
+    inner = next(one for one in get_args(kind) if one is not type(None))
+
+    def structure_optional(value: Any, _: Any) -> Any:
+        empty = value is None or (isinstance(value, Given) and value == "" and inner is not str)
+        return None if empty else converter.structure(value, inner)
+
+    return structure_optional
+
+
+def _build() -> cattrs.Converter:
+    converter = cattrs.Converter(detailed_validation=True)
+    converter.register_structure_hook_func(lambda kind: kind is Any, _anything)
+    converter.register_structure_hook(int, _integer)
+    converter.register_structure_hook(str, _string)
+    converter.register_structure_hook_func(lambda kind: kind is PositiveInt, _positive)
+    converter.register_structure_hook_func(lambda kind: kind is Share, _share)
+    converter.register_structure_hook_func(lambda kind: kind is Name, _name)
+    converter.register_structure_hook_func(_is(Literal), _literal)
+    converter.register_structure_hook_factory(_is_attrs, _make_class)
+    converter.register_structure_hook_factory(_is(tuple), _make_tuple)
+    converter.register_structure_hook_factory(_is(dict), _make_dict)
+    converter.register_structure_hook_factory(_optional, _make_optional)
+    return converter
+
+
+_converter = _build()
+_sink_class = _make_class(SinkConfig, _converter)
+_converter.register_structure_hook(SinkConfig, _sink)

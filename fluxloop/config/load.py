@@ -1,0 +1,203 @@
+"""Default < file < environment < caller: one configuration, and where each value came from."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from attrs import field, frozen
+
+from fluxloop.config.convert import Given, parse_scalar, structure
+from fluxloop.config.convert import Path as KeyPath
+from fluxloop.config.document import Document, read_document
+from fluxloop.config.model import ExperimentConfig
+from fluxloop.exceptions import ConfigError, Problem
+
+DEFAULT_CONFIG = Path("configs/simulation.yaml")
+
+_REFERENCE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
+_VARIABLE = re.compile(r"FLUXLOOP_([A-Z][A-Z0-9]*)__(.+)")
+
+
+@frozen(kw_only=True)
+class LoadedConfig:
+    """A configuration with what is needed to tell it again."""
+
+    config: ExperimentConfig
+    root: Path
+    """The project root, which the configuration's paths are relative to."""
+    path: Path | None
+    references: dict[KeyPath, str] = field(factory=dict)
+    """Texts with `${NAME}` as they were written, by their place."""
+
+
+@frozen(kw_only=True)
+class Override:
+    """A value that goes before the file's."""
+
+    path: KeyPath
+    value: Any
+    source: str
+    """What a message calls it: an option, or an environment variable."""
+
+
+def default_config(*, optional: bool) -> Path | None:
+    """Return `configs/simulation.yaml`, or None when it is optional and not there."""
+    return None if optional and not DEFAULT_CONFIG.exists() else DEFAULT_CONFIG
+
+
+def load_config(
+    source: Path | Mapping[str, Any] | None,
+    *,
+    settings: Sequence[str] = (),
+    overrides: Mapping[str, Any] | None = None,
+    environment: Mapping[str, str] | None = None,
+) -> LoadedConfig:
+    """Load, override and validate a configuration.
+
+    Args:
+        source: a file, its content as plain data, or None for the defaults.
+        settings: texts `key=value`, read as YAML where the key takes more than text.
+        overrides: values by dotted key, which go before everything else.
+        environment: `os.environ` by default; `FLUXLOOP_RUNNER__ITERATIONS=3` sets
+            `runner.iterations`, and `${NAME}` in a value reads `NAME`.
+
+    Raises:
+        ConfigError: with every problem found.
+    """
+    environment = os.environ if environment is None else environment
+    document = read_document(source) if isinstance(source, Path) else None
+    data: Any = document.data if document else dict(source or {}) if not isinstance(source, Path) else {}
+    problems: list[Problem] = []
+    references: dict[KeyPath, str] = {}
+    data = _resolve(data, (), environment, references, problems, document)
+    applied: dict[KeyPath, str] = {}
+    for override in (
+        *_from_environment(environment),
+        *_from_settings(settings, problems),
+        *_from_caller(overrides or {}),
+    ):
+        _apply(data, override, applied, references, problems)
+    config, faults = structure(data)
+    if document is not None:
+        faults.sort(key=lambda fault: document.position(fault[0]))
+    problems += [_problem(path, message, document, applied) for path, message in faults]
+    if problems or config is None:
+        raise ConfigError(problems)
+    path = source if isinstance(source, Path) else None
+    return LoadedConfig(config=config, root=_root(path), path=path, references=references)
+
+
+def _root(path: Path | None) -> Path:
+    if path is None:
+        return Path.cwd()
+    folder = path.resolve().parent
+    return folder.parent if folder.name == "configs" else folder
+
+
+def _resolve(
+    value: Any,
+    path: KeyPath,
+    environment: Mapping[str, str],
+    references: dict[KeyPath, str],
+    problems: list[Problem],
+    document: Document | None,
+) -> Any:
+    """Return a copy with `${NAME}` replaced, noting each text that had one."""
+
+    def inner(item: Any, step: str | int) -> Any:
+        return _resolve(item, (*path, step), environment, references, problems, document)
+
+    if isinstance(value, Mapping):
+        return {str(key): inner(item, str(key)) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [inner(item, index) for index, item in enumerate(value)]
+    if not isinstance(value, str) or "${" not in value:
+        return value
+    missing = [name for name in _REFERENCE.findall(value) if name not in environment]
+    for name in missing:
+        message = f"the environment variable {name} is not set; set it, or write the value here"
+        problems.append(_problem(path, message, document, {}))
+    if missing:
+        return value
+    references[path] = value
+    text = _REFERENCE.sub(lambda match: environment[match[1]], value)
+    # In `args` a reference stays text (an id may look like a number); elsewhere its key decides.
+    return text if path[:2] == ("runner", "args") else Given(text)
+
+
+def _from_environment(environment: Mapping[str, str]) -> list[Override]:
+    found = []
+    for name in sorted(environment):
+        if match := _VARIABLE.fullmatch(name):
+            path = (match[1].lower(), *match[2].lower().split("__"))
+            found.append(Override(path=path, value=_given(environment[name]), source=f"environment variable {name}"))
+    return found
+
+
+def _from_settings(settings: Sequence[str], problems: list[Problem]) -> list[Override]:
+    found = []
+    for setting in settings:
+        key, separator, text = setting.partition("=")
+        if not separator or not key.strip():
+            problems.append(Problem("--set", f"expected key=value, got {setting!r}"))
+            continue
+        path = tuple(key.strip().split("."))
+        found.append(Override(path=path, value=_given(text), source=f"--set {setting}"))
+    return found
+
+
+def _from_caller(overrides: Mapping[str, Any]) -> list[Override]:
+    return [
+        Override(path=tuple(key.split(".")), value=value, source=f"{key}={value!r}" if len(repr(value)) < 80 else key)
+        for key, value in overrides.items()
+    ]
+
+
+def _given(text: str) -> Any:
+    """A text whose key decides its type; lists and mappings are clear by themselves."""
+    parsed = parse_scalar(text)
+    return parsed if isinstance(parsed, dict | list) else Given(text)
+
+
+def _apply(
+    data: dict[str, Any],
+    override: Override,
+    applied: dict[KeyPath, str],
+    references: dict[KeyPath, str],
+    problems: list[Problem],
+) -> None:
+    place = data
+    for depth, key in enumerate(override.path[:-1], 1):
+        below = place.setdefault(str(key), {})
+        if below is None:
+            below = place[str(key)] = {}
+        if not isinstance(below, dict):
+            above = ".".join(map(str, override.path[:depth]))
+            problems.append(Problem(override.source, f"{above} is not a mapping"))
+            return
+        place = below
+    place[str(override.path[-1])] = override.value
+    applied[override.path] = override.source
+    for path in [path for path in references if path[: len(override.path)] == override.path]:
+        del references[path]
+
+
+def _problem(path: KeyPath, message: str, document: Document | None, applied: Mapping[KeyPath, str]) -> Problem:
+    key = ".".join(str(part) for part in path) or None
+
+    def overridden(source: str) -> Problem:
+        return Problem(source, message, None if f"{key}=" in source else key)
+
+    for length in range(len(path), 0, -1):
+        if path[:length] in applied:
+            return overridden(applied[path[:length]])
+    below = next((source for place, source in applied.items() if place[: len(path)] == path), None)
+    if below and (document is None or path not in document.marks):
+        return overridden(below)
+    if document is None:
+        return Problem("configuration", message, key)
+    return Problem(document.where(path, key=message.startswith("unknown key")), message, key)

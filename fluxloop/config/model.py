@@ -1,0 +1,99 @@
+"""What a configuration holds. The README's reference is checked against these classes."""
+
+from __future__ import annotations
+
+from typing import Any, Literal, NewType
+
+from attrs import Factory, frozen
+
+# Types of their own for values with limits: the converter checks each, so that all faults of a
+# file are told at once.
+PositiveInt = NewType("PositiveInt", int)
+Share = NewType("Share", float)
+Name = NewType("Name", str)
+
+Injectable = Literal["persona", "iteration", "metadata", "expected"]
+
+
+@frozen(kw_only=True)
+class RunnerConfig:
+    """How the agent is called."""
+
+    target: str | None = None
+    """`module:function`, `module:Class.method`, `module:object` or `module:factory()`."""
+    iterations: PositiveInt = PositiveInt(1)
+    """How many times each input is run."""
+    args: dict[str, Any] = Factory(dict)
+    """Constant arguments; `{run_id}` in them is fresh for each attempt."""
+    inject: tuple[Injectable, ...] = ()
+    """Passed to the agent beside the input: persona, iteration, metadata, expected."""
+    input_template: Any = None
+    """What is passed instead of the bare input; `{input}` in it is the input."""
+    output_path: str | None = None
+    """Where the answer is in what the agent returns, as `messages.-1.content`."""
+    working_directory: str | None = None
+    """The directory the agent runs in; importable too."""
+    python_path: tuple[str, ...] = ()
+    """Folders to import from, beside the project root."""
+
+
+@frozen(kw_only=True)
+class InputsConfig:
+    """What the agent is given."""
+
+    file: str = "inputs/generated.yaml"
+    """A YAML, JSONL or CSV file."""
+    map: dict[str, str] = Factory(dict)
+    """Which key or column to take for a field, as `{input: question}`."""
+    personas: tuple[str, ...] = ()
+    """Run only the inputs of these personas."""
+    ids: tuple[str, ...] = ()
+    """Run only these inputs."""
+    limit: PositiveInt | None = None
+    """Run only the first so many of them."""
+
+
+@frozen(kw_only=True)
+class SinkConfig:
+    """One more place where traces go."""
+
+    sink: str
+    """`module:Class`."""
+    args: dict[str, Any] = Factory(dict)
+    """Arguments the class is made with."""
+
+
+@frozen(kw_only=True)
+class OutputConfig:
+    """Where results go."""
+
+    directory: str = "experiments"
+    """The folder in which each experiment makes its own."""
+    format: Literal["jsonl"] = "jsonl"
+    """How results are written."""
+    sinks: tuple[SinkConfig, ...] = ()
+    """Where traces go beside the files: `module:Class`, or a mapping of `sink` and `args`."""
+
+
+@frozen(kw_only=True)
+class ExperimentConfig:
+    """A whole configuration.
+
+    Example:
+        >>> ExperimentConfig(runner=RunnerConfig(target="my_agent:run")).runner.iterations
+        1
+    """
+
+    name: Name | None = None
+    """The experiment's name; the target's module by default."""
+    description: str | None = None
+    """For readers."""
+    tags: tuple[str, ...] = ()
+    """For readers; kept in the summary."""
+    seed: int | None = None
+    """What the runs' seeds come from; drawn when absent, and saved."""
+    fail_under: Share | None = None
+    """The least pass rate for exit code 0, as `0.95` or `95%`."""
+    runner: RunnerConfig = RunnerConfig()
+    inputs: InputsConfig = InputsConfig()
+    output: OutputConfig = OutputConfig()

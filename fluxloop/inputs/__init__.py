@@ -1,0 +1,1 @@
+"""Inputs from files and from Python, validated once and then streamed."""

@@ -1,0 +1,249 @@
+"""Inputs, checked whole before the first run and then streamed as often as needed."""
+
+from __future__ import annotations
+
+import tempfile
+from array import array
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from hashlib import blake2b
+from pathlib import Path
+from typing import Any
+
+import msgspec
+from attrs import frozen
+
+from fluxloop.exceptions import InputError, Problem
+from fluxloop.inputs.entry import EntryError, case_from
+from fluxloop.inputs.readers import READERS
+from fluxloop.plan import Cases
+from fluxloop.records import Case
+from fluxloop.tracing.capture import capture
+
+MAX_PROBLEMS = 20
+"""Problems told of one file before reading stops."""
+
+Check = Callable[[Case], "str | None"]
+"""Says why a case cannot be run, or None."""
+
+
+@frozen(kw_only=True)
+class Selection:
+    """Which of the inputs are run."""
+
+    personas: tuple[str, ...] = ()
+    ids: tuple[str, ...] = ()
+    limit: int | None = None
+
+
+@frozen(kw_only=True)
+class Inputs:
+    """Checked inputs: count, digest, and the cases to pass over.
+
+    Example:
+        >>> inputs = inputs_from(["hi", {"input": "bye", "persona": "novice"}])
+        >>> [case.id for case in inputs.cases]
+        ['input_001', 'input_002']
+    """
+
+    cases: Cases
+    digest: str
+    """Of the selected cases in order, however the file writes them."""
+    source: Path | None
+
+
+def inputs_from(
+    source: Path | Iterable[Any],
+    *,
+    names: Mapping[str, str] | None = None,
+    selection: Selection | None = None,
+    check: Check = lambda case: None,
+) -> Inputs:
+    """Read, check, count and digest inputs.
+
+    Args:
+        source: a YAML, JSONL or CSV file by its suffix, or entries: texts, mappings or `Case`s.
+        names: which key of an entry to take for `input`, `id` and so on.
+        selection: which of them are run; all by default.
+        check: says why a case cannot be run, or None.
+
+    Raises:
+        InputError: the file cannot be read, or some of its entries are wrong.
+    """
+    selection = selection or Selection()
+    if isinstance(source, Path):
+        spill = _Spill()
+        scan = _Scan(str(source), selection, check, spill.add)
+        scan.all(lambda: _entries(source), names or {})
+        return Inputs(cases=spill.finish(), digest=scan.digest, source=source)
+    listed = list(source)
+    kept: list[Case] = []
+    scan = _Scan("inputs", selection, check, lambda case, line: kept.append(case))
+    scan.all(lambda: enumerate(listed, 1), names or {})
+    return Inputs(cases=kept, digest=scan.digest, source=None)
+
+
+def _entries(path: Path) -> Iterator[tuple[int, Any]]:
+    reader = READERS.get(path.suffix.lower())
+    if reader is None:
+        raise InputError(
+            [Problem(str(path), f"expected a file that ends in {', '.join(READERS)}, got {path.suffix or 'no suffix'}")]
+        )
+    try:
+        yield from reader(path)
+    except OSError as error:
+        what = "no such file" if isinstance(error, FileNotFoundError) else str(error.strerror or error)
+        raise InputError([Problem(str(path), f"inputs: {what}; name another with --inputs")]) from None
+
+
+class _Scan:
+    """One pass over all entries."""
+
+    def __init__(self, place: str, selection: Selection, check: Check, keep: Callable[[Case, bytes], None]) -> None:
+        self._place = place
+        self._selection = selection
+        self._check = check
+        self._keep = keep
+        self._encode = msgspec.json.Encoder().encode
+        self._digest = blake2b(digest_size=16)
+        self._problems: list[Problem] = []
+        self._ids = _SeenIds()
+        self._named = False
+        self._personas: set[str] = set()
+        self._kept = 0
+        self._total = 0
+
+    @property
+    def digest(self) -> str:
+        return self._digest.hexdigest()
+
+    def all(self, entries: Callable[[], Iterable[tuple[int, Any]]], names: Mapping[str, str]) -> None:
+        try:
+            for line, entry in entries():
+                self._one(line, entry, names)
+        except InputError as error:
+            raise InputError([*self._problems, *error.problems]) from None
+        if self._problems:
+            raise InputError(self._problems)
+        if not self._total:
+            raise InputError([Problem(self._place, "holds no inputs")])
+        if repeated := self._ids.repeated():
+            self._name_repeated(entries(), names, repeated)
+        if not self._kept:
+            raise InputError([Problem(self._place, self._nothing_selected())])
+
+    def _one(self, line: int, entry: Any, names: Mapping[str, str]) -> None:
+        self._total += 1
+        try:
+            case = _case(entry, self._total - 1, names)
+        except EntryError as error:
+            self._problem(line, str(error))
+            return
+        self._ids.add(case.id)
+        if case.persona is not None and len(self._personas) < 1000:
+            self._personas.add(case.persona)
+        if not self._selects(case):
+            return
+        problem = self._check(case)
+        if problem is not None:
+            self._problem(line, problem)
+            return
+        self._kept += 1
+        case, encoded = self._plain(case)
+        self._digest.update(encoded)
+        self._keep(case, encoded)
+
+    def _plain(self, case: Case) -> tuple[Case, bytes]:
+        """The case with all but its input made plain, and its line; the input may be any object of Python."""
+        if not (type(case.input) is str and case.input.isascii() and case.expected is None and case.metadata is None):
+            case = Case(
+                case.index,
+                capture(case.id),
+                case.input,
+                capture(case.persona),
+                capture(case.expected),
+                capture(case.metadata),
+            )
+            shown = Case(case.index, case.id, capture(case.input), case.persona, case.expected, case.metadata)
+            return case, self._encode(shown) + b"\n"
+        return case, self._encode(case) + b"\n"
+
+    def _selects(self, case: Case) -> bool:
+        wanted = self._selection
+        if wanted.personas and case.persona not in wanted.personas:
+            return False
+        if wanted.ids and case.id not in wanted.ids:
+            return False
+        return wanted.limit is None or self._kept < wanted.limit
+
+    def _problem(self, line: int, message: str) -> None:
+        self._problems.append(Problem(f"{self._place}:{line}", message))
+        if len(self._problems) >= MAX_PROBLEMS:
+            raise InputError([Problem(self._place, f"reading stopped after {MAX_PROBLEMS} problems")])
+
+    def _name_repeated(self, entries: Iterable[tuple[int, Any]], names: Mapping[str, str], hashes: set[int]) -> None:
+        """Read again for the ids behind equal hashes and raise where they are equal too."""
+        first: dict[str, int] = {}
+        for index, (line, entry) in enumerate(entries):
+            id = _case(entry, index, names).id
+            if hash(id) in hashes and first.setdefault(id, line) != line:
+                self._problem(line, f"the id {id!r} is that of line {first[id]} already; ids must differ")
+        if self._problems:
+            raise InputError(self._problems)
+
+    def _nothing_selected(self) -> str:
+        wanted = self._selection
+        if wanted.personas:
+            there = ", ".join(sorted(self._personas)) or "no input has one"
+            return f"no input has the persona {', '.join(map(repr, wanted.personas))}; personas here: {there}"
+        return f"no input has the id {', '.join(map(repr, wanted.ids))}"
+
+
+def _case(entry: Any, index: int, names: Mapping[str, str]) -> Case:
+    return entry if isinstance(entry, Case) else case_from(entry, index, names)
+
+
+class _SeenIds:
+    """Whether ids repeat, in eight bytes each: hashes in buckets, looked through once at the end."""
+
+    _BUCKETS = 256
+
+    def __init__(self) -> None:
+        self._hashes = [array("q") for _ in range(self._BUCKETS)]
+
+    def add(self, id: str) -> None:
+        number = hash(id)
+        self._hashes[number % self._BUCKETS].append(number)
+
+    def repeated(self) -> set[int]:
+        found: set[int] = set()
+        for bucket in self._hashes:
+            if len(set(bucket)) < len(bucket):
+                found.update(number for number, count in Counter(bucket).items() if count > 1)
+        return found
+
+
+class _Spill:
+    """Cases on disk as JSON lines, which no later edit of the user's file can change."""
+
+    def __init__(self) -> None:
+        self._file = tempfile.NamedTemporaryFile(prefix="fluxloop-inputs-", suffix=".jsonl")  # noqa: SIM115
+        self._count = 0
+        self._decode = msgspec.json.Decoder(Case).decode
+
+    def add(self, case: Case, line: bytes) -> None:
+        self._file.write(line)
+        self._count += 1
+
+    def finish(self) -> _Spill:
+        self._file.flush()
+        return self
+
+    def __len__(self) -> int:
+        return self._count
+
+    def __iter__(self) -> Iterator[Case]:
+        decode = self._decode
+        with open(self._file.name, "rb") as lines:
+            for line in lines:
+                yield decode(line)

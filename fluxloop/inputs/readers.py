@@ -1,0 +1,100 @@
+"""Files of inputs → their entries, each with its line."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from fluxloop.exceptions import InputError, Problem
+
+Entries = Iterator[tuple[int, Any]]
+"""Line (from 1) and entry."""
+
+_CSV_CELL = 1 << 30
+
+
+class Row(dict[str, str]):
+    """A CSV row, in which an empty cell may mean that there is none."""
+
+
+def read_jsonl(path: Path) -> Entries:
+    """Read one JSON value a line; blank lines are passed over.
+
+    Raises:
+        InputError: a line is not JSON, or not UTF-8.
+    """
+    decode = msgspec.json.Decoder().decode
+    with path.open("rb") as file:
+        for number, line in enumerate(file, 1):
+            if number == 1:
+                line = line.removeprefix(b"\xef\xbb\xbf")
+            if line.isspace():
+                continue
+            try:
+                yield number, decode(line)
+            except (msgspec.DecodeError, UnicodeDecodeError) as error:
+                what = "not UTF-8" if _not_utf8(line) else f"not valid JSON: {error}"
+                raise InputError([Problem(f"{path}:{number}", what)]) from None
+
+
+def _not_utf8(line: bytes) -> bool:
+    try:
+        line.decode()
+    except UnicodeDecodeError:
+        return True
+    return False
+
+
+def read_csv(path: Path) -> Entries:
+    """Read rows below a header.
+
+    Raises:
+        InputError: a row has more cells than the header, or the file is not UTF-8.
+    """
+    limit = csv.field_size_limit(_CSV_CELL)
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            yield from _rows(path, csv.reader(file, strict=True))
+    except UnicodeDecodeError as error:
+        raise InputError([Problem(f"{path}", f"not UTF-8: {error.reason} at byte {error.start}")]) from None
+    finally:
+        csv.field_size_limit(limit)
+
+
+def _rows(path: Path, reader: Any) -> Entries:
+    line = 1
+    try:
+        header = [name.strip() for name in next(reader, [])]
+        twice = {name for name in header if header.count(name) > 1}
+        if twice:
+            raise InputError([Problem(f"{path}:1", f"the header names {', '.join(map(repr, sorted(twice)))} twice")])
+        line = reader.line_num + 1
+        for cells in reader:
+            if len(cells) > len(header):
+                what = f"{len(cells)} cells, but the header names {len(header)} columns (is a comma not quoted?)"
+                raise InputError([Problem(f"{path}:{line}", what)])
+            if cells:
+                yield line, Row(zip(header, cells, strict=False))
+            line = reader.line_num + 1
+    except csv.Error as error:
+        raise InputError([Problem(f"{path}:{line}", f"not valid CSV: {error}")]) from None
+
+
+def read_yaml(path: Path) -> Entries:
+    """Read a YAML list, item by item; see `yaml_stream`."""
+    from fluxloop.inputs.yaml_stream import stream_items  # only YAML pays for YAML
+
+    return stream_items(path)
+
+
+READERS: dict[str, Callable[[Path], Entries]] = {
+    ".yaml": read_yaml,
+    ".yml": read_yaml,
+    ".jsonl": read_jsonl,
+    ".ndjson": read_jsonl,
+    ".csv": read_csv,
+}
