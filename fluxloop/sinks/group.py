@@ -1,0 +1,85 @@
+"""The results sink and any others, written to together."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from fluxloop.exceptions import SinkError, UsageError
+from fluxloop.records import Trace
+from fluxloop.sinks.base import SinkContext, TraceSink
+from fluxloop.summary import Summary
+from fluxloop.tracing.capture import message, type_name
+
+
+class SinkGroup:
+    """Write to the results sink, which must succeed, and to others, which may fail.
+
+    A failing secondary sink is told once, gets the traces that follow, and never costs the results.
+    """
+
+    def __init__(self, results: TraceSink, others: Sequence[TraceSink], warn: Callable[[str], None]) -> None:
+        self._results = results
+        self._others = tuple(others)
+        self._warn = warn
+        self._failed: dict[int, int] = {}
+        self._opened: list[TraceSink] = []
+
+    def open(self, context: SinkContext) -> None:
+        """Open all sinks.
+
+        Raises:
+            UsageError: one of them cannot be opened; nothing has run yet.
+        """
+        for sink in (self._results, *self._others):
+            try:
+                sink.open(context)
+            except Exception as error:
+                raise UsageError(f"the sink {type_name(sink)} cannot be opened: {_told(error)}") from error
+            self._opened.append(sink)
+
+    def write(self, traces: Sequence[Trace]) -> None:
+        """Write finished runs.
+
+        Raises:
+            SinkError: the results could not be written.
+        """
+        try:
+            self._results.write_batch(traces)
+        except Exception as error:
+            raise SinkError(f"the results cannot be written: {_told(error)}") from error
+        for sink in self._others:
+            try:
+                sink.write_batch(traces)
+            except Exception as error:
+                self._report(sink, error, len(traces))
+
+    def close(self, summary: Summary) -> None:
+        """Close every sink that was opened, whatever the others do.
+
+        Raises:
+            SinkError: the results sink could not be closed.
+        """
+        opened, self._opened = self._opened, []
+        failed: Exception | None = None
+        for sink in opened:
+            try:
+                sink.close(summary)
+            except Exception as error:
+                if sink is self._results:
+                    failed = error
+                else:
+                    self._warn(f"the sink {type_name(sink)} could not be closed: {_told(error)}")
+        for sink in self._others:
+            if count := self._failed.get(id(sink)):
+                self._warn(f"the sink {type_name(sink)} failed for {count} of {summary.total_traces} runs")
+        if failed is not None:
+            raise SinkError(f"the results cannot be closed: {_told(failed)}") from failed
+
+    def _report(self, sink: TraceSink, error: Exception, runs: int) -> None:
+        if id(sink) not in self._failed:
+            self._warn(f"the sink {type_name(sink)} failed; the results are not affected: {_told(error)}")
+        self._failed[id(sink)] = self._failed.get(id(sink), 0) + runs
+
+
+def _told(error: Exception) -> str:
+    return f"{type_name(error)}: {message(error)}"

@@ -1,0 +1,53 @@
+"""The three line files of an experiment directory."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import ExitStack, closing
+from typing import TYPE_CHECKING
+
+from fluxloop.records import Trace
+from fluxloop.sinks.base import SinkContext, TraceSink
+from fluxloop.store.codec import encode
+from fluxloop.store.layout import OBSERVATIONS, TRACE_SUMMARY, TRACES
+from fluxloop.store.lines import LineFile
+
+if TYPE_CHECKING:
+    from fluxloop.summary import Summary
+
+
+class JsonlSink(TraceSink):
+    """Write `observations.jsonl`, `traces.jsonl` and `trace_summary.jsonl`.
+
+    A batch is committed in this order, whole lines at a time: a run is done when it is whole in
+    all three files.
+
+    Example:
+        >>> from fluxloop import Experiment, JsonlSink
+        >>> Experiment(target=str.upper, inputs=["hi"], sinks=[JsonlSink()])  # doctest: +SKIP
+    """
+
+    def open(self, context: SinkContext) -> None:
+        """Open the files in the experiment directory."""
+        with ExitStack() as opened:
+            self._observations, self._traces, self._summaries = (
+                opened.enter_context(closing(LineFile(context.path / name)))
+                for name in (OBSERVATIONS, TRACES, TRACE_SUMMARY)
+            )
+            self._files = opened.pop_all()
+
+    def write(self, trace: Trace) -> None:
+        """Commit one run."""
+        self.write_batch((trace,))
+
+    def write_batch(self, traces: Sequence[Trace]) -> None:
+        """Commit several runs with one write for each file."""
+        observations = b"".join([encode(one) + b"\n" for trace in traces for one in trace.observations])
+        if observations:
+            self._observations.append(observations)
+        self._traces.append(b"".join([encode(trace) + b"\n" for trace in traces]))
+        self._summaries.append(b"".join([encode(trace.summary()) + b"\n" for trace in traces]))
+
+    def close(self, summary: Summary) -> None:
+        """Close the files."""
+        self._files.close()

@@ -1,0 +1,56 @@
+"""The names in an experiment directory, and claiming a new one."""
+
+from __future__ import annotations
+
+import re
+import time
+from pathlib import Path
+
+from fluxloop.exceptions import OutputError
+
+OBSERVATIONS = "observations.jsonl"
+TRACES = "traces.jsonl"
+TRACE_SUMMARY = "trace_summary.jsonl"
+SUMMARY = "summary.json"
+CONFIG = "config.yaml"
+
+_NOT_IN_NAME = re.compile(r"[\x00-\x1f\x7f/\\]")
+
+
+def name_problem(name: str) -> str | None:
+    """Say why `name` cannot name an experiment, or None when it can."""
+    if not name.strip() or name in (".", "..") or _NOT_IN_NAME.search(name):
+        return f"expected one path component, without separators or control characters, got {name!r}"
+    if len(name.encode("utf-8", "replace")) > 200:
+        return f"expected at most 200 bytes, got {len(name.encode('utf-8', 'replace'))}"
+    return None
+
+
+def directory_name(name: str, seconds: float) -> str:
+    """Return `<name>_<YYYYMMDD_HHMMSS>`, in UTC."""
+    return f"{name}_{time.strftime('%Y%m%d_%H%M%S', time.gmtime(seconds))}"
+
+
+def claim_directory(parent: Path, name: str, seconds: float) -> Path:
+    """Create the directory of a new experiment and return it.
+
+    Creating it is the claim: a second experiment of the same second gets `_2`, then `_3`.
+
+    Raises:
+        OutputError: it cannot be created.
+    """
+    stem = directory_name(name, seconds)
+    try:
+        parent.mkdir(parents=True, exist_ok=True)
+        number = 1
+        while True:
+            path = parent / (stem if number == 1 else f"{stem}_{number}")
+            try:
+                path.mkdir()
+                return path
+            except FileExistsError:
+                number += 1
+    except OSError as error:
+        raise OutputError(
+            parent, f"cannot create the experiment directory: {error.strerror or error}; name another with --output-dir"
+        ) from error

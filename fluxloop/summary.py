@@ -1,0 +1,265 @@
+"""Traces → Summary, one at a time, in memory that does not grow with what the traces hold."""
+
+from __future__ import annotations
+
+import math
+import re
+import sysconfig
+from array import array
+from collections.abc import Iterable
+from typing import Any, Literal
+
+from attrs import Factory, define, frozen
+
+from fluxloop.records import RunError, Trace, Usage
+from fluxloop.schedule import add_usage
+from fluxloop.statistics import pass_rate_interval
+
+ExperimentStatus = Literal["running", "completed", "interrupted", "stopped", "failed"]
+
+MAX_ERROR_GROUPS = 100
+"""Kinds of error told apart; an agent whose every error is of another kind must not fill the memory."""
+MAX_PERSONAS = 1000
+
+
+@frozen(kw_only=True)
+class PassRate:
+    """The share of finished runs that passed, with its interval; runs of one input are not independent."""
+
+    value: float
+    low: float
+    high: float
+    level: float
+    method: str
+
+
+@frozen(kw_only=True)
+class Durations:
+    """Durations of the runs in milliseconds; percentiles by nearest rank."""
+
+    mean: float
+    p50: float
+    p95: float
+    p99: float
+    max: float
+
+
+@define(kw_only=True)
+class ErrorGroup:
+    """Failures of one type at one place."""
+
+    type: str
+    kind: str
+    place: str | None
+    """`file:line` of the innermost frame in the user's own code."""
+    count: int
+    message: str
+    """The first of them."""
+    trace_id: str
+
+
+@define(kw_only=True)
+class PersonaRow:
+    """The runs of one persona."""
+
+    persona: str
+    runs: int = 0
+    passed: int = 0
+    pass_rate: float | None = None
+
+
+@frozen(kw_only=True)
+class Summary:
+    """What an experiment came to: the content of `summary.json`."""
+
+    experiment_name: str
+    status: ExperimentStatus
+    stop_reason: str | None
+    total_traces: int
+    successful: int
+    failed: int
+    passed: int
+    pass_rate: PassRate | None
+    planned: int
+    not_run: int
+    avg_duration_ms: float | None
+    duration_ms: Durations | None
+    by_status: dict[str, int]
+    by_error_kind: dict[str, int]
+    errors: tuple[ErrorGroup, ...]
+    errors_not_grouped: int
+    """Failures beyond the first hundred groups."""
+    personas: tuple[PersonaRow, ...]
+    usage: Usage | None
+    observation_count: int
+    fail_under: float | None
+    """The gate on the pass rate, if one was set."""
+    started_at: str
+    completed_at: str | None
+    ran_on: dict[str, Any]
+    """Versions, platform, git commit, seed, tags, and a digest of the inputs."""
+
+
+@define(kw_only=True)
+class SummaryBuilder:
+    """Add traces up.
+
+    Example:
+        >>> builder = SummaryBuilder(experiment_name="demo", planned=0, started_at="", ran_on={})
+        >>> builder.build("completed", completed_at="").total_traces
+        0
+    """
+
+    experiment_name: str
+    planned: int
+    started_at: str
+    ran_on: dict[str, Any]
+    fail_under: float | None = None
+    total: int = 0
+    passed: int = 0
+    observations: int = 0
+    usage: Usage | None = None
+    by_status: dict[str, int] = Factory(lambda: {"ok": 0, "error": 0, "timeout": 0, "crashed": 0})
+    by_kind: dict[str, int] = Factory(lambda: {"agent": 0, "infrastructure": 0, "timeout": 0})
+    errors: dict[tuple[str, str | None], ErrorGroup] = Factory(dict)
+    ungrouped: int = 0
+    personas: dict[str, PersonaRow] = Factory(dict)
+    durations: array[float] = Factory(lambda: array("d"))
+    duration_sum: float = 0.0
+    # Runs and passes by input position, or by source where inputs name one.
+    _runs: array[int] = Factory(lambda: array("I"))
+    _passes: array[int] = Factory(lambda: array("I"))
+    _source_runs: dict[str, list[int]] = Factory(dict)
+
+    def add(self, trace: Trace) -> ErrorGroup | None:
+        """Count one finished run; return its error's group when it is the first of it."""
+        self.total += 1
+        self.passed += trace.passed
+        self.by_status[trace.status] += 1
+        self.durations.append(trace.duration_ms)
+        self.duration_sum += trace.duration_ms
+        self.observations += trace.observation_count
+        if trace.usage is not None:
+            self.usage = add_usage(self.usage, trace.usage)
+        self._count_cluster(trace)
+        if trace.persona is not None:
+            self._count_persona(trace.persona, trace.passed)
+        return None if trace.error is None else self._count_error(trace.error, trace.trace_id)
+
+    def _count_cluster(self, trace: Trace) -> None:
+        source = trace.metadata.get("source_id") if trace.metadata else None
+        if source is not None:
+            counts = self._source_runs.setdefault(str(source), [0, 0])
+            counts[0] += 1
+            counts[1] += trace.passed
+            return
+        missing = trace.input_index + 1 - len(self._runs)
+        if missing > 0:
+            empty = bytes(missing * self._runs.itemsize)
+            self._runs.frombytes(empty)
+            self._passes.frombytes(empty)
+        self._runs[trace.input_index] += 1
+        self._passes[trace.input_index] += trace.passed
+
+    def _count_persona(self, persona: str, passed: bool) -> None:
+        row = self.personas.get(persona)
+        if row is None:
+            if len(self.personas) >= MAX_PERSONAS:
+                return
+            row = self.personas[persona] = PersonaRow(persona=persona)
+        row.runs += 1
+        row.passed += passed
+
+    def _count_error(self, error: RunError, trace_id: str) -> ErrorGroup | None:
+        self.by_kind[error.kind] += 1
+        where = place(error.traceback)
+        group = self.errors.get((error.type, where))
+        if group is not None:
+            group.count += 1
+            return None
+        if len(self.errors) >= MAX_ERROR_GROUPS:
+            self.ungrouped += 1
+            return None
+        group = ErrorGroup(
+            type=error.type, kind=error.kind, place=where, count=1, message=error.message, trace_id=trace_id
+        )
+        self.errors[error.type, where] = group
+        return group
+
+    def build(self, status: ExperimentStatus, *, completed_at: str | None, stop_reason: str | None = None) -> Summary:
+        """Return the summary of what has been added so far."""
+        for row in self.personas.values():
+            row.pass_rate = row.passed / row.runs
+        successful = self.by_status["ok"]
+        return Summary(
+            experiment_name=self.experiment_name,
+            status=status,
+            stop_reason=stop_reason,
+            total_traces=self.total,
+            successful=successful,
+            failed=self.total - successful,
+            passed=self.passed,
+            pass_rate=self._pass_rate(),
+            planned=self.planned,
+            not_run=self.planned - self.total,
+            avg_duration_ms=round(self.duration_sum / self.total, 3) if self.total else None,
+            duration_ms=self._durations(),
+            by_status=dict(self.by_status),
+            by_error_kind=dict(self.by_kind),
+            errors=tuple(sorted(self.errors.values(), key=lambda group: -group.count)),
+            errors_not_grouped=self.ungrouped,
+            personas=tuple(self.personas.values()),
+            usage=self.usage,
+            observation_count=self.observations,
+            fail_under=self.fail_under,
+            started_at=self.started_at,
+            completed_at=completed_at,
+            ran_on=self.ran_on,
+        )
+
+    def _pass_rate(self) -> PassRate | None:
+        runs: Iterable[int] = self._runs
+        passes: Iterable[int] = self._passes
+        if self._source_runs:
+            runs = [*runs, *(counts[0] for counts in self._source_runs.values())]
+            passes = [*passes, *(counts[1] for counts in self._source_runs.values())]
+        interval = pass_rate_interval(runs, passes)  # type: ignore[arg-type]
+        if interval is None:
+            return None
+        return PassRate(
+            value=self.passed / self.total,
+            low=interval.low,
+            high=interval.high,
+            level=interval.level,
+            method=interval.method,
+        )
+
+    def _durations(self) -> Durations | None:
+        if not self.durations:
+            return None
+        ordered = sorted(self.durations)
+
+        def percentile(share: float) -> float:
+            return ordered[math.ceil(share * len(ordered)) - 1]
+
+        return Durations(
+            mean=round(self.duration_sum / self.total, 3),
+            p50=percentile(0.50),
+            p95=percentile(0.95),
+            p99=percentile(0.99),
+            max=ordered[-1],
+        )
+
+
+_FRAME = re.compile(r'^  File "(.+)", line (\d+)', re.MULTILINE)
+_LIBRARY = tuple(path for key in ("stdlib", "platstdlib", "purelib", "platlib") if (path := sysconfig.get_path(key)))
+
+
+def place(traceback: str | None) -> str | None:
+    """Return `file:line` of the innermost frame outside installed packages, else of the innermost."""
+    frames = _FRAME.findall(traceback) if traceback else []
+    if not frames:
+        return None
+    own = [frame for frame in frames if not frame[0].startswith((*_LIBRARY, "<frozen"))]
+    file, line = (own or frames)[-1]
+    return f"{file}:{line}"
