@@ -1,0 +1,132 @@
+"""Run an AI agent on every input, many times, and say how reliable it is.
+
+    from fluxloop import Experiment
+    result = Experiment(target=my_agent, inputs=["hi", "bye"], iterations=5).run()
+
+Names are imported when first used: code that only imports the decorators pays for nothing else.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from fluxloop.config import ExperimentConfig
+    from fluxloop.exceptions import (
+        ConfigError,
+        FluxloopError,
+        InputError,
+        MissingPackageError,
+        OutputError,
+        SinkError,
+        TargetError,
+        UsageError,
+    )
+    from fluxloop.executors.base import Executor
+    from fluxloop.executors.inline import InlineExecutor
+    from fluxloop.experiment import Experiment
+    from fluxloop.records import Attempt, Case, Observation, PlannedRun, RunError, Trace, TraceSummary, Usage
+    from fluxloop.result import ExperimentResult, load
+    from fluxloop.runner import Task
+    from fluxloop.schedule import Schedule
+    from fluxloop.sinks.base import SinkContext, TraceSink
+    from fluxloop.sinks.jsonl import JsonlSink
+    from fluxloop.sinks.memory import MemorySink
+    from fluxloop.summary import Summary
+    from fluxloop.tracing.context import Run, carry_context, current_run
+    from fluxloop.tracing.decorators import agent, event, generation, prompt, span, tool, trace
+
+__version__ = "0.2.0"
+
+_HOMES = {
+    "fluxloop.config": ("ExperimentConfig",),
+    "fluxloop.exceptions": (
+        "ConfigError",
+        "FluxloopError",
+        "InputError",
+        "MissingPackageError",
+        "OutputError",
+        "SinkError",
+        "TargetError",
+        "UsageError",
+    ),
+    "fluxloop.executors.base": ("Executor",),
+    "fluxloop.executors.inline": ("InlineExecutor",),
+    "fluxloop.experiment": ("Experiment",),
+    "fluxloop.records": (
+        "Attempt",
+        "Case",
+        "Observation",
+        "PlannedRun",
+        "RunError",
+        "Trace",
+        "TraceSummary",
+        "Usage",
+    ),
+    "fluxloop.result": ("ExperimentResult", "load"),
+    "fluxloop.runner": ("Task",),
+    "fluxloop.schedule": ("Schedule",),
+    "fluxloop.sinks.base": ("SinkContext", "TraceSink"),
+    "fluxloop.sinks.jsonl": ("JsonlSink",),
+    "fluxloop.sinks.memory": ("MemorySink",),
+    "fluxloop.summary": ("Summary",),
+    "fluxloop.tracing.context": ("Run", "carry_context", "current_run"),
+    "fluxloop.tracing.decorators": ("agent", "event", "generation", "prompt", "span", "tool", "trace"),
+}
+_HOME = {name: module for module, names in _HOMES.items() for name in names}
+
+__all__ = [
+    "Attempt",
+    "Case",
+    "ConfigError",
+    "Executor",
+    "Experiment",
+    "ExperimentConfig",
+    "ExperimentResult",
+    "FluxloopError",
+    "InlineExecutor",
+    "InputError",
+    "JsonlSink",
+    "MemorySink",
+    "MissingPackageError",
+    "Observation",
+    "OutputError",
+    "PlannedRun",
+    "Run",
+    "RunError",
+    "Schedule",
+    "SinkContext",
+    "SinkError",
+    "Summary",
+    "TargetError",
+    "Task",
+    "Trace",
+    "TraceSink",
+    "TraceSummary",
+    "Usage",
+    "UsageError",
+    "agent",
+    "carry_context",
+    "current_run",
+    "event",
+    "generation",
+    "load",
+    "prompt",
+    "span",
+    "tool",
+    "trace",
+]
+
+
+def __getattr__(name: str) -> Any:
+    home = _HOME.get(name)
+    if home is None:
+        raise AttributeError(f"module 'fluxloop' has no attribute {name!r}")
+    value = getattr(importlib.import_module(home), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return [*__all__, "__version__"]

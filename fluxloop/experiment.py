@@ -1,0 +1,422 @@
+"""An experiment, from configuration to results, read top to bottom."""
+
+from __future__ import annotations
+
+import asyncio
+import concurrent.futures
+import contextvars
+import os
+import secrets
+import shutil
+import signal
+import threading
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, closing, contextmanager
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import attrs
+import msgspec
+
+from fluxloop.calling.binding import Binding
+from fluxloop.calling.target import find_object, importable, reference_to
+from fluxloop.clock import timestamp
+from fluxloop.config import ExperimentConfig, load_config, snapshot
+from fluxloop.config.model import Name
+from fluxloop.config.snapshot import to_yaml
+from fluxloop.exceptions import ConfigError, Problem, TargetError, UsageError
+from fluxloop.executors.base import Executor
+from fluxloop.executors.inline import InlineExecutor
+from fluxloop.inputs.cases import Inputs, Selection, inputs_from
+from fluxloop.interrupt import Abandoned, Interrupt
+from fluxloop.plan import Cases, Plan
+from fluxloop.progress import Progress, progress_for
+from fluxloop.provenance import ran_on
+from fluxloop.result import ExperimentResult
+from fluxloop.runner import Task
+from fluxloop.schedule import Schedule
+from fluxloop.sinks.base import SinkContext, TraceSink
+from fluxloop.sinks.group import SinkGroup
+from fluxloop.sinks.jsonl import JsonlSink
+from fluxloop.store.layout import CONFIG, SUMMARY, claim_directory, directory_name, name_problem
+from fluxloop.store.lines import replace
+from fluxloop.summary import ExperimentStatus, Summary, SummaryBuilder
+from fluxloop.tracing.output import captured_output
+
+
+@attrs.frozen(kw_only=True)
+class Preview:
+    """What an experiment would do."""
+
+    inputs: int
+    iterations: int
+    runs: int
+    target: str
+    binding: str
+    output: str
+
+    def __str__(self) -> str:
+        return "\n".join(
+            (
+                f"inputs      {self.inputs}",
+                f"iterations  {self.iterations}",
+                f"runs        {self.runs}",
+                f"target      {self.target}",
+                f"binding     {self.binding}",
+                f"output      {self.output}",
+            )
+        )
+
+
+class Experiment:
+    """Run an agent on every input, many times, and keep what happened.
+
+    Args:
+        config: a configuration file, its content as a mapping, or None for the defaults.
+        target: what to call, as text or as a callable or agent object of this process.
+        inputs: a file, or entries: texts, mappings with `input`, or `Case`s.
+        iterations: how many times each input is run.
+        name: the experiment's name.
+        output_dir: the folder in which the experiment makes its own.
+        seed: what the seeds of the runs come from.
+        personas: run only the inputs of these personas.
+        input_ids: run only these inputs.
+        limit: run only the first so many inputs.
+        input_map: which key of an entry to take for a field, as `{"input": "question"}`.
+        fail_under: the least pass rate for exit code 0, as 0.95 or `"95%"`.
+        sinks: where traces go beside the files.
+        executor: where attempts run; inline by default.
+        settings: texts `key=value` for any key of the configuration.
+        overrides: values by dotted key, as `{"runner.args": {"model": "small"}}`.
+        progress: True shows progress, False none; by default there is a bar in a terminal or notebook.
+
+    Raises:
+        ConfigError: with every problem of the configuration.
+
+    Example:
+        >>> from fluxloop import Experiment
+        >>> experiment = Experiment(target=str.upper, inputs=["hi", "bye"], iterations=5)
+        >>> len(experiment.plan())
+        10
+    """
+
+    def __init__(
+        self,
+        config: str | os.PathLike[str] | Mapping[str, Any] | None = None,
+        *,
+        target: Any = None,
+        inputs: str | os.PathLike[str] | Iterable[Any] | None = None,
+        iterations: int | None = None,
+        name: str | None = None,
+        output_dir: str | os.PathLike[str] | None = None,
+        seed: int | None = None,
+        personas: Sequence[str] = (),
+        input_ids: Sequence[str] = (),
+        limit: int | None = None,
+        input_map: Mapping[str, str] | None = None,
+        fail_under: float | str | None = None,
+        sinks: Sequence[TraceSink] = (),
+        executor: Executor | None = None,
+        settings: Sequence[str] = (),
+        overrides: Mapping[str, Any] | None = None,
+        progress: bool | None = None,
+    ) -> None:
+        self._entries = None if inputs is None or isinstance(inputs, str | os.PathLike) else inputs
+        self._callable = None if target is None or isinstance(target, str) else target
+        given = {
+            "runner.target": target if self._callable is None else reference_to(target),
+            "runner.iterations": iterations,
+            "name": name,
+            "output.directory": _here(output_dir),
+            "seed": seed,
+            "inputs.file": _here(inputs) if isinstance(inputs, str | os.PathLike) else None,
+            "inputs.personas": list(personas) or None,
+            "inputs.ids": list(input_ids) or None,
+            "inputs.limit": limit,
+            "inputs.map": dict(input_map) if input_map else None,
+            "fail_under": fail_under,
+        }
+        given = {**(overrides or {}), **{key: value for key, value in given.items() if value is not None}}
+        source = Path(config) if isinstance(config, str | os.PathLike) else config
+        self._loaded = load_config(source, settings=settings, overrides=given)
+        self._root = self._loaded.root.absolute()
+        self.config = self._completed(self._loaded.config)
+        self._sinks = tuple(sinks)
+        self._executor = executor or InlineExecutor()
+        self._progress = progress
+
+    def __repr__(self) -> str:
+        return f"<Experiment {self.config.name} of {self.config.runner.target}>"
+
+    def run(self) -> ExperimentResult:
+        """Run the whole plan and return what it came to; Ctrl-C ends it early with what is done.
+
+        Raises:
+            UsageError: the configuration, the inputs or the target are wrong; nothing has run.
+            SinkError: the results could not be written; what was written is safe.
+        """
+        return self._execute(Interrupt())
+
+    async def run_async(self) -> ExperimentResult:
+        """Run as `run` does, in a thread, so that the calling loop goes on.
+
+        Cancelling lets the run in flight finish and keeps what is done.
+        """
+        interrupt = Interrupt()
+        done: concurrent.futures.Future[ExperimentResult] = concurrent.futures.Future()
+        context = contextvars.copy_context()
+
+        def work() -> None:
+            try:
+                done.set_result(context.run(self._execute, interrupt))
+            except BaseException as error:
+                done.set_exception(error)
+
+        threading.Thread(target=work, name="fluxloop-experiment", daemon=True).start()
+        waiting = asyncio.wrap_future(done)
+        try:
+            return await asyncio.shield(waiting)
+        except asyncio.CancelledError:
+            interrupt.request()
+            await asyncio.wait([waiting])
+            raise
+
+    @property
+    def cases(self) -> Cases:
+        """The selected inputs, to count and to pass over."""
+        return self._inputs.cases
+
+    def plan(self) -> Plan:
+        """Return every run in order, without running any."""
+        assert self.config.seed is not None
+        return Plan(cases=self.cases, iterations=self.config.runner.iterations, seed=self.config.seed)
+
+    def preview(self) -> Preview:
+        """Return what would be run, on what, and where the results would go; nothing is written."""
+        plan = self.plan()
+        task, binding = self._task
+        target = self.config.runner.target or reference_to(task.target)
+        place = self._output / directory_name(str(self.config.name), time.time())
+        return Preview(
+            inputs=len(plan.cases),
+            iterations=plan.iterations,
+            runs=len(plan),
+            target=target,
+            binding=str(binding),
+            output=str(place),
+        )
+
+    def _execute(self, interrupt: Interrupt) -> ExperimentResult:
+        progress = progress_for(self._progress)
+        progress.info("Starting experiment...")
+        with self._surroundings():
+            plan = self.plan()
+            progress.info(f"Loaded {len(plan.cases)} inputs")
+            progress.info(f"Running {plan.iterations} iterations per input ({len(plan)} total runs)")
+            task, _ = self._task
+            started = time.time_ns()
+            path = claim_directory(self._output, str(self.config.name), started / 1e9)
+            summary = self._builder(plan, started)
+            sinks = SinkGroup(JsonlSink(), (*self._configured_sinks, *self._sinks), progress.warn)
+            try:
+                self._begin(path, plan, sinks, summary)
+                status, reason = self._run_all(task, plan, sinks, summary, progress, interrupt)
+            except BaseException as error:
+                if isinstance(error, UsageError) and not summary.total:
+                    # Nothing has run, so nothing is left behind.
+                    sinks.close(summary.build("failed", completed_at=None))
+                    shutil.rmtree(path, ignore_errors=True)
+                    raise
+                self._finish(path, sinks, summary, "failed", f"{type(error).__name__}: {error}")
+                raise
+            return ExperimentResult(path, self._finish(path, sinks, summary, status, reason))
+
+    def _run_all(
+        self,
+        task: Task,
+        plan: Plan,
+        sinks: SinkGroup,
+        summary: SummaryBuilder,
+        progress: Progress,
+        interrupt: Interrupt,
+    ) -> tuple[ExperimentStatus, str | None]:
+        """Start, settle and write every run; the only place that writes results."""
+        schedule = Schedule(plan, lambda: interrupt.requested)
+        interrupt.announce = progress.signal
+        progress.start(len(plan))
+        try:
+            with (
+                interrupt.listening(),
+                captured_output(progress.aside, progress.stand_aside),
+                closing(_closable(self._executor.run(task, schedule))) as batches,
+            ):
+                for attempts in batches:
+                    interrupt.hold()
+                    traces = [trace for attempt in attempts if (trace := schedule.settle(attempt))]
+                    sinks.write(traces)
+                    for trace in traces:
+                        progress.update(trace, summary.add(trace))
+                    interrupt.release()
+        except Abandoned:
+            pass
+        finally:
+            progress.stop()
+        if interrupt.requested and summary.total < len(plan):
+            return "interrupted", signal.Signals(interrupt.signal).name if interrupt.signal else "cancelled"
+        return "completed", None
+
+    def _begin(self, path: Path, plan: Plan, sinks: SinkGroup, summary: SummaryBuilder) -> None:
+        told = snapshot(self._loaded, self.config)
+        if self._entries is not None:
+            told["inputs"]["file"] = None  # the inputs were Python's
+        replace(path / CONFIG, to_yaml(told))
+        replace(path / SUMMARY, _json(summary.build("running", completed_at=None)))
+        sinks.open(SinkContext(name=str(self.config.name), path=path, planned=len(plan), config=told))
+
+    def _finish(
+        self, path: Path, sinks: SinkGroup, summary: SummaryBuilder, status: ExperimentStatus, reason: str | None
+    ) -> Summary:
+        final = summary.build(status, completed_at=timestamp(time.time_ns()), stop_reason=reason)
+        replace(path / SUMMARY, _json(final))
+        sinks.close(final)
+        return final
+
+    def _builder(self, plan: Plan, started: int) -> SummaryBuilder:
+        environment = {
+            **ran_on(self._root, self._output),
+            "seed": self.config.seed,
+            "tags": list(self.config.tags),
+            "inputs_digest": self._inputs.digest,
+        }
+        return SummaryBuilder(
+            experiment_name=str(self.config.name),
+            planned=len(plan),
+            started_at=timestamp(started),
+            ran_on=environment,
+            fail_under=self.config.fail_under,
+        )
+
+    def _completed(self, config: ExperimentConfig) -> ExperimentConfig:
+        """Return the configuration with name and seed filled in."""
+        return attrs.evolve(
+            config,
+            name=config.name or Name(_default_name(config.runner.target)),
+            seed=secrets.randbits(32) if config.seed is None else config.seed,
+        )
+
+    @property
+    def _output(self) -> Path:
+        return self._root / self.config.output.directory
+
+    @cached_property
+    def _task(self) -> tuple[Task, Binding]:
+        """What each run does, and how its arguments are bound; loading the target proves both."""
+        runner = self.config.runner
+        target = runner.target if self._callable is None else self._callable
+        if target is None:
+            raise self._no_target()
+        task = Task(
+            target=target,
+            args=runner.args,
+            inject=runner.inject,
+            input_template=runner.input_template,
+            output_path=runner.output_path,
+            import_places=self._import_places,
+        )
+        loaded = task.load()
+        task.prepared.append(loaded)
+        return task, loaded[1]
+
+    @cached_property
+    def _inputs(self) -> Inputs:
+        chosen = self.config.inputs
+        _, binding = self._task
+        return inputs_from(
+            self._root / chosen.file if self._entries is None else self._entries,
+            names=chosen.map,
+            selection=Selection(personas=chosen.personas, ids=chosen.ids, limit=chosen.limit),
+            check=binding.problem,
+        )
+
+    @cached_property
+    def _configured_sinks(self) -> tuple[TraceSink, ...]:
+        sinks = []
+        with importable(self._import_places):
+            for index, chosen in enumerate(self.config.output.sinks):
+                key = f"output.sinks.{index}"
+                kind = find_object(chosen.sink, key=key)
+                try:
+                    sink = kind(**chosen.args)
+                except Exception as error:
+                    raise TargetError(f"{key}: {chosen.sink} cannot be made: {error}") from error
+                if not isinstance(sink, TraceSink):
+                    raise TargetError(f"{key}: {chosen.sink} is not a subclass of fluxloop.TraceSink")
+                sinks.append(sink)
+        return tuple(sinks)
+
+    @property
+    def _import_places(self) -> tuple[Path, ...]:
+        runner = self.config.runner
+        extra = [*runner.python_path, *([runner.working_directory] if runner.working_directory else [])]
+        return (self._root, *(self._root / place for place in extra))
+
+    @contextmanager
+    def _surroundings(self) -> Iterator[None]:
+        """The working directory, if one is set, for as long as the experiment lasts."""
+        folder = self.config.runner.working_directory
+        if folder is None:
+            yield
+            return
+        before = Path.cwd()
+        try:
+            os.chdir(self._root / folder)
+        except OSError as error:
+            where = str(self._loaded.path or "configuration")
+            message = f"{self._root / folder}: {error.strerror or error}"
+            raise ConfigError([Problem(where, message, "runner.working_directory")]) from None
+        try:
+            yield
+        finally:
+            os.chdir(before)
+
+    def _no_target(self) -> ConfigError:
+        where = str(self._loaded.path or "configuration")
+        message = "expected the agent to run, as module:function, got nothing; or name it with --target"
+        return ConfigError([Problem(where, message, "runner.target")])
+
+
+def _here(path: str | os.PathLike[str] | None) -> str | None:
+    return None if path is None else str(Path.cwd() / path)
+
+
+def _json(summary: Summary) -> bytes:
+    return msgspec.json.format(msgspec.json.encode(summary), indent=2) + b"\n"
+
+
+def _default_name(target: str | None) -> str:
+    """The last part of the target's module; a function of a script or notebook gives its own name."""
+    module, _, path = (target or "").partition(":")
+    name = path.removesuffix("()").rpartition(".")[2] if module == "__main__" else module.rpartition(".")[2]
+    return "experiment" if name_problem(name) else name
+
+
+def _closable(batches: Iterable[Any]) -> Any:
+    """The executor's batches, with a `close` whether it wrote a generator or not."""
+    if hasattr(batches, "close"):
+        return batches
+    stack = ExitStack()
+    return _Batches(iter(batches), stack)
+
+
+class _Batches:
+    def __init__(self, batches: Iterator[Any], stack: ExitStack) -> None:
+        self._batches = batches
+        self._stack = stack
+
+    def __iter__(self) -> Iterator[Any]:
+        return self._batches
+
+    def close(self) -> None:
+        self._stack.close()

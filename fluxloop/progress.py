@@ -1,0 +1,268 @@
+"""What the user sees while an experiment runs."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from typing import Any, TextIO
+
+from fluxloop.records import Trace
+from fluxloop.summary import ErrorGroup
+
+LOG_SECONDS = 5.0
+"""The least time between two lines where there is no terminal."""
+REDRAW_SECONDS = 0.1
+MAX_ANNOUNCED = 5
+"""Kinds of failure told while the experiment runs."""
+
+
+def clock(seconds: float) -> str:
+    """Format a duration as `45s`, `2m 15s` or `3h 05m`."""
+    whole = max(0, round(seconds))
+    if whole < 60:
+        return f"{whole}s"
+    minutes, rest = divmod(whole, 60)
+    if minutes < 60:
+        return f"{minutes}m {rest:02d}s"
+    return f"{minutes // 60}h {minutes % 60:02d}m"
+
+
+def one_line(text: str, width: int = 160) -> str:
+    """Return text as one line without control characters, which could rewrite the terminal."""
+    line = "".join(char if char.isprintable() else " " for char in text[: width * 4])
+    line = " ".join(line.split())
+    return line if len(line) <= width else line[: width - 1] + "…"
+
+
+class Progress:
+    """Show nothing; the base of what shows something."""
+
+    def info(self, line: str) -> None:
+        """Tell something about the whole experiment."""
+
+    def warn(self, line: str) -> None:
+        """Tell something the user should know."""
+
+    def signal(self, line: str) -> None:
+        """Tell what a signal does, from inside its handler."""
+        # The handler may have interrupted a write of the stream's own, which takes no second.
+        with suppress(OSError):
+            os.write(2, f"\n[WARN] {line}\n".encode())
+
+    def start(self, total: int) -> None:
+        """Begin to count towards `total` runs."""
+
+    def update(self, trace: Trace, first: ErrorGroup | None) -> None:
+        """Count a finished run; `first` is given with the first failure of its kind."""
+
+    def stop(self) -> None:
+        """Take the bar away."""
+
+    def stand_aside(self) -> None:
+        """Leave the terminal to a debugger until its run has ended."""
+
+    @contextmanager
+    def aside(self) -> Iterator[None]:
+        """Clear the bar while something else is written."""
+        yield
+
+
+class LogProgress(Progress):
+    """Plain lines, at most one every few seconds: for log files and CI.
+
+    Example:
+        >>> progress = LogProgress(sys.stdout)
+        >>> progress.info("Loaded 50 inputs")
+        [INFO] Loaded 50 inputs
+    """
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+        self._total = self._done = self._failed = self._announced = 0
+        self._began = self._last = 0.0
+
+    def info(self, line: str) -> None:
+        """Write an `[INFO]` line."""
+        self._line(f"[INFO] {line}")
+
+    def warn(self, line: str) -> None:
+        """Write a `[WARN]` line."""
+        self._line(f"[WARN] {line}")
+
+    def _line(self, line: str) -> None:
+        encoding = getattr(self._stream, "encoding", None) or "utf-8"
+        self._stream.write(line.encode(encoding, "replace").decode(encoding) + "\n")
+        self._stream.flush()
+
+    def start(self, total: int) -> None:
+        """Begin to count."""
+        self._total = total
+        self._began = self._last = time.monotonic()
+
+    def update(self, trace: Trace, first: ErrorGroup | None) -> None:
+        """Count, and write a line when it is time for one."""
+        self._done += 1
+        self._failed += not trace.passed
+        if first is not None:
+            self._announce(first)
+        now = time.monotonic()
+        if now - self._last >= self._pause():
+            self._last = now
+            self._show(now)
+
+    def _announce(self, group: ErrorGroup) -> None:
+        self._announced += 1
+        if self._announced > MAX_ANNOUNCED:
+            return
+        where = f" at {group.place}" if group.place else ""
+        told = one_line(f"{group.type}: {group.message}", 200)
+        self.warn(f"{group.trace_id} failed{where}: {told}")
+        if self._announced == MAX_ANNOUNCED:
+            self.warn("Further kinds of failure are told at the end.")
+
+    def _pause(self) -> float:
+        return LOG_SECONDS
+
+    def _show(self, now: float) -> None:
+        self.info(self._state(now))
+
+    def _state(self, now: float) -> str:
+        share = 100 * self._done / self._total if self._total else 100
+        failed = f" - {self._failed} failed" if self._failed else ""
+        left = (now - self._began) / self._done * (self._total - self._done) if self._done else 0
+        return f"{self._done}/{self._total} ({share:.0f}%){failed} - ETA: {clock(left)}"
+
+
+class BarProgress(LogProgress):
+    """A bar that stays on its line, for a terminal or a notebook."""
+
+    def __init__(self, stream: TextIO, *, notebook: bool = False) -> None:
+        super().__init__(stream)
+        self._notebook = notebook
+        self._bar: Any = None
+        self._debugging = False
+
+    def _line(self, line: str) -> None:
+        with self.aside():
+            super()._line(line)
+
+    def start(self, total: int) -> None:
+        """Draw the bar."""
+        super().start(total)
+        self._bar = _bar_class(self._notebook)(self, total, self._stream)
+
+    def update(self, trace: Trace, first: ErrorGroup | None) -> None:
+        """Count, and draw the bar when it is time."""
+        if self._debugging:
+            self._debugging = False
+            self._bar.disable = False
+        super().update(trace, first)
+
+    def _pause(self) -> float:
+        return REDRAW_SECONDS
+
+    def _show(self, now: float) -> None:
+        bar = self._bar
+        bar.n = self._done
+        bar.refresh()
+
+    def state(self) -> str:
+        """Return what stands right of the bar."""
+        return self._state(time.monotonic())
+
+    def stop(self) -> None:
+        """Draw the bar a last time and leave it."""
+        if self._bar is not None:
+            bar, self._bar = self._bar, None
+            bar.disable = False
+            bar.n = self._done
+            bar.refresh()
+            bar.close()
+
+    def stand_aside(self) -> None:
+        """Take the bar away until the next run has ended."""
+        if self._bar is not None and not self._debugging:
+            self._bar.clear()
+            self._bar.disable = True
+            self._debugging = True
+
+    @contextmanager
+    def aside(self) -> Iterator[None]:
+        """Clear the bar, and draw it again below what was written."""
+        bar = self._bar
+        if bar is None or bar.disable:
+            yield
+            return
+        bar.clear()
+        try:
+            yield
+        finally:
+            bar.refresh()
+
+
+def _bar_class(notebook: bool) -> Any:
+    # tqdm costs 30 ms to import, which an experiment without a bar does not pay.
+    base: Any = importlib.import_module("tqdm.auto" if notebook else "tqdm").tqdm
+
+    class Bar(base):  # type: ignore[misc]
+        """A tqdm bar that reads as `[▓▓▓▓▓░░░░░] 250/500 (50%) - ETA: 2m 15s`."""
+
+        monitor_interval = 0  # no thread of tqdm's: the loop draws
+
+        def __init__(self, progress: BarProgress, total: int, stream: TextIO) -> None:
+            self._progress = progress
+            options: dict[str, Any] = {"total": total, "miniters": 1, "mininterval": 0}
+            if not notebook:
+                options.update(
+                    file=stream,
+                    ascii="░▓" if _can_write(stream, "░▓") else ".#",
+                    bar_format="[{bar:10}] {state}",
+                    dynamic_ncols=True,
+                )
+            else:
+                options.update(bar_format="{bar} {state}")
+            super().__init__(**options)
+
+        @property
+        def format_dict(self) -> dict[str, Any]:
+            values: dict[str, Any] = dict(super().format_dict)
+            values["state"] = self._progress.state()
+            return values
+
+    return Bar
+
+
+def _can_write(stream: TextIO, text: str) -> bool:
+    try:
+        text.encode(getattr(stream, "encoding", None) or "ascii")
+    except (UnicodeEncodeError, LookupError):
+        return False
+    return True
+
+
+def in_notebook() -> bool:
+    """Tell whether a notebook's kernel runs this code."""
+    shell = getattr(sys.modules.get("IPython"), "get_ipython", lambda: None)()
+    return type(shell).__name__ == "ZMQInteractiveShell"
+
+
+def progress_for(show: bool | None, stream: TextIO | None = None) -> Progress:
+    """Return the progress that fits where the output goes.
+
+    Args:
+        show: False for none; True for a bar in a terminal or notebook and lines elsewhere; None
+            for a bar where there is a terminal or a notebook and nothing elsewhere.
+        stream: `sys.stderr` by default.
+    """
+    stream = sys.stderr if stream is None else stream
+    if show is False or stream is None:
+        return Progress()
+    if in_notebook():
+        return BarProgress(stream, notebook=True)
+    if stream.isatty():
+        return BarProgress(stream)
+    return LogProgress(stream) if show else Progress()

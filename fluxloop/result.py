@@ -1,0 +1,167 @@
+"""An experiment directory, read back."""
+
+from __future__ import annotations
+
+import html
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from fluxloop.exceptions import MissingPackageError, OutputError
+from fluxloop.records import Trace, TraceSummary
+from fluxloop.store.codec import decode_trace, decode_trace_summary
+from fluxloop.store.layout import SUMMARY, TRACE_SUMMARY, TRACES
+from fluxloop.summary import Summary, SummaryBuilder
+
+if TYPE_CHECKING:
+    import pandas
+
+
+class ExperimentResult:
+    """What an experiment came to; its traces are read from the files when asked for.
+
+    Example:
+        >>> import fluxloop
+        >>> result = fluxloop.load("experiments/quickstart_20261123_120000")  # doctest: +SKIP
+        >>> result.summary.pass_rate.value  # doctest: +SKIP
+        0.95
+        >>> [trace.error.message for trace in result.failures]  # doctest: +SKIP
+    """
+
+    def __init__(self, path: Path, summary: Summary) -> None:
+        self.path = path
+        self.summary = summary
+
+    def __iter__(self) -> Iterator[Trace]:
+        """Read the traces one by one, in the order they finished."""
+        for line in _lines(self.path / TRACES):
+            yield decode_trace(line)
+
+    def __len__(self) -> int:
+        return self.summary.total_traces
+
+    def __bool__(self) -> bool:
+        return True
+
+    def summaries(self) -> Iterator[TraceSummary]:
+        """Read the short form of the traces one by one, in the same order."""
+        for line in _lines(self.path / TRACE_SUMMARY):
+            yield decode_trace_summary(line)
+
+    @property
+    def failures(self) -> list[Trace]:
+        """The runs that did not pass."""
+        return [trace for trace in self if not trace.passed]
+
+    @property
+    def exit_code(self) -> int:
+        """0 when the experiment completed, some run succeeded and no gate was missed; else as the README lists."""
+        summary = self.summary
+        if summary.status == "interrupted":
+            return 143 if summary.stop_reason == "SIGTERM" else 130
+        if summary.status != "completed" or (summary.total_traces and not summary.successful):
+            return 1
+        return 0 if self.gate_passed else 1
+
+    @property
+    def gate_passed(self) -> bool:
+        """False when the pass rate is below `fail_under`; True without a gate."""
+        gate, rate = self.summary.fail_under, self.summary.pass_rate
+        return gate is None or (rate is not None and rate.value >= gate)
+
+    def to_pandas(self) -> pandas.DataFrame:
+        """Return a data frame with a row a run, the columns of `trace_summary.jsonl`.
+
+        Raises:
+            MissingPackageError: pandas is not installed.
+        """
+        try:
+            import pandas
+        except ImportError:
+            raise MissingPackageError("pandas", "to_pandas()") from None
+        rows = [msgspec.to_builtins(row) for row in self.summaries()]
+        return pandas.DataFrame(rows, columns=[field.name for field in TraceSummary.__attrs_attrs__])
+
+    def __repr__(self) -> str:
+        return f"<ExperimentResult {self.headline()}, {_relative(self.path)}>"
+
+    def headline(self) -> str:
+        """Return name, status and pass rate in one line."""
+        summary = self.summary
+        status = "" if summary.status == "completed" else f" ({summary.status})"
+        told = f"{summary.experiment_name}{status}: {summary.passed} of {summary.total_traces} runs passed"
+        rate = summary.pass_rate
+        if rate is None:
+            return told
+        return f"{told} ({rate.value:.1%}, {rate.level:.0%} interval {rate.low:.1%} to {rate.high:.1%})"
+
+    def _repr_html_(self) -> str:
+        """Show the result in a notebook."""
+        rows = "".join(
+            f"<tr><th style='text-align:left'>{html.escape(label)}</th>"
+            f"<td style='text-align:left'>{html.escape(text)}</td></tr>"
+            for label, text in self.table()
+        )
+        return f"<table><caption>{html.escape(self.headline())}</caption>{rows}</table>"
+
+    def table(self) -> list[tuple[str, str]]:
+        """Return the result as rows of label and text, for people."""
+        from fluxloop.reports.rows import summary_rows
+
+        return [*summary_rows(self.summary), ("results", _relative(self.path))]
+
+
+def load(path: str | os.PathLike[str]) -> ExperimentResult:
+    """Read an experiment directory, also one whose experiment was cut short.
+
+    Args:
+        path: the directory that holds `summary.json`.
+
+    Raises:
+        OutputError: it is no experiment directory.
+    """
+    directory = Path(path)
+    try:
+        content = (directory / SUMMARY).read_bytes()
+    except OSError as error:
+        raise OutputError(directory, f"not an experiment directory: {SUMMARY}: {error.strerror or error}") from None
+    try:
+        summary = msgspec.json.decode(content, type=Summary)
+    except (msgspec.DecodeError, msgspec.ValidationError) as error:
+        raise OutputError(directory / SUMMARY, f"not a summary of an experiment: {error}") from None
+    if summary.status == "running":
+        # It runs still, or was killed: what is on disk is what counts.
+        summary = _recount(directory, summary)
+    return ExperimentResult(directory, summary)
+
+
+def _recount(directory: Path, told: Summary) -> Summary:
+    builder = SummaryBuilder(
+        experiment_name=told.experiment_name,
+        planned=told.planned,
+        started_at=told.started_at,
+        ran_on=told.ran_on,
+        fail_under=told.fail_under,
+    )
+    for line in _lines(directory / TRACES):
+        builder.add(decode_trace(line))
+    return builder.build("running", completed_at=None)
+
+
+def _lines(path: Path) -> Iterator[bytes]:
+    """Whole lines; one that is being written, or was cut off, has no end yet."""
+    try:
+        with path.open("rb") as file:
+            for line in file:
+                if line.endswith(b"\n"):
+                    yield line
+    except OSError as error:
+        raise OutputError(path, str(error.strerror or error)) from None
+
+
+def _relative(path: Path) -> str:
+    relative = os.path.relpath(path)
+    return str(path) if relative.startswith("..") else relative
