@@ -1,0 +1,1 @@
+"""The `fluxloop` command: options onto the library, and nothing else."""

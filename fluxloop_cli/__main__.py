@@ -1,0 +1,7 @@
+"""`python -m fluxloop_cli`."""
+
+from __future__ import annotations
+
+from fluxloop_cli.main import main
+
+main()

@@ -1,0 +1,130 @@
+"""`fluxloop run`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import click
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+def run() -> None:
+    """Run experiments with your agent."""
+
+
+@run.command(
+    epilog="""
+Examples:
+
+\b
+  fluxloop run experiment
+  fluxloop run experiment --iterations 20 --name baseline-test
+  fluxloop run experiment --target app.graph:graph --inputs questions.csv
+  fluxloop run experiment --dry-run
+
+Exit codes: 0 done; 1 every run failed, a gate was missed, or results could not be
+written; 2 something to mend before the first run; 130 Ctrl-C; 143 SIGTERM.
+"""
+)
+@click.option(
+    "-c", "--config", metavar="FILE", help="Configuration file, by default configs/simulation.yaml. E.g. -c my.yaml"
+)
+@click.option("--target", metavar="MODULE:NAME", help="The agent to run. E.g. --target my_agent:run")
+@click.option(
+    "--inputs",
+    metavar="FILE",
+    help="YAML, JSONL or CSV file of inputs; inputs/generated.yaml unless configured. E.g. --inputs questions.csv",
+)
+@click.option(
+    "--map",
+    "input_map",
+    metavar="FIELD=KEY",
+    multiple=True,
+    help="Take a field of the input from another key or column. E.g. --map input=question",
+)
+@click.option("--iterations", type=int, metavar="N", help="Number of runs per input. E.g. --iterations 20")
+@click.option(
+    "--output-dir", metavar="DIR", help="Where the experiment makes its own directory. E.g. --output-dir results"
+)
+@click.option("--name", help="Experiment name, by default the target's module. E.g. --name baseline-test")
+@click.option(
+    "--set",
+    "settings",
+    metavar="KEY=VALUE",
+    multiple=True,
+    help="Set any key of the configuration; repeatable. E.g. --set runner.args.model=small",
+)
+@click.option("--persona", "personas", multiple=True, help="Run only this persona's inputs; repeatable.")
+@click.option(
+    "--input-id", "input_ids", multiple=True, help="Run only this input; repeatable. E.g. --input-id input_003"
+)
+@click.option("--limit", type=int, metavar="N", help="Run only the first N inputs. E.g. --limit 5")
+@click.option(
+    "--fail-under",
+    metavar="SHARE",
+    help="Exit with 1 when a smaller share of the runs passes. E.g. --fail-under 95%",
+)
+@click.option("--dry-run", is_flag=True, help="Show what would be run, and write nothing.")
+@click.option("--quiet", is_flag=True, help="Print only the path of the results.")
+@click.option("--no-progress", is_flag=True, help="Show the result, but no progress.")
+@click.pass_context
+def experiment(
+    ctx: click.Context,
+    /,
+    config: str | None,
+    target: str | None,
+    inputs: str | None,
+    input_map: tuple[str, ...],
+    dry_run: bool,
+    quiet: bool,
+    no_progress: bool,
+    **options: Any,
+) -> None:
+    """Execute simulation experiments with your agent.
+
+    Runs the agent on every input, as often as --iterations says, and saves what
+    happened in each run.
+    """
+    with _plain_errors():
+        from fluxloop import Experiment
+        from fluxloop.config import default_config
+        from fluxloop.reports.rows import text_table
+
+        chosen = Experiment(
+            config or default_config(optional=target is not None),
+            target=target,
+            inputs=inputs,
+            input_map=dict(_pair(text) for text in input_map),
+            progress=not (quiet or no_progress),
+            **options,
+        )
+        if dry_run:
+            click.echo(str(chosen.preview()))
+            return
+        result = chosen.run()
+        click.echo(str(result.path) if quiet else text_table(result.table()))
+    ctx.exit(result.exit_code)
+
+
+def _pair(text: str) -> tuple[str, str]:
+    field, separator, key = text.partition("=")
+    if not separator or not field or not key:
+        raise click.BadParameter(f"expected FIELD=KEY, got {text!r}", param_hint="--map")
+    return field, key
+
+
+@contextmanager
+def _plain_errors() -> Iterator[None]:
+    """Tell the library's errors in its own words: 2 for what the user can mend, 1 for the rest."""
+    from fluxloop.exceptions import FluxloopError, UsageError
+
+    try:
+        yield
+    except FluxloopError as error:
+        click.echo(f"Error: {error}", err=True)
+        raise click.exceptions.Exit(2 if isinstance(error, UsageError) else 1) from error
+    except KeyboardInterrupt:
+        click.echo("Interrupted before the first run; nothing was written.", err=True)
+        raise click.exceptions.Exit(130) from None
