@@ -1,0 +1,76 @@
+"""A kit for tests: of agents, of sinks, and of fluxloop itself.
+
+from fluxloop.testing import run_once
+
+def test_the_agent_searches_before_it_answers():
+    trace = run_once(my_agent, "What is a lambda?")
+    assert [o.name for o in trace.observations] == ["my_agent", "search"]
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import attrs
+
+from fluxloop.records import Case, PlannedRun, Trace
+from fluxloop.runner import Task
+from fluxloop.schedule import Schedule
+
+
+def run_once(
+    target: Any,
+    input: Any,
+    *,
+    persona: str | None = None,
+    expected: Any = None,
+    metadata: Mapping[str, Any] | None = None,
+    iteration: int = 0,
+    seed: int = 0,
+    args: Mapping[str, Any] | None = None,
+    inject: Sequence[str] = (),
+    input_template: Any = None,
+    output_path: str | None = None,
+    import_places: Sequence[Path] = (),
+) -> Trace:
+    """Run an agent once as an experiment would, and return the trace; no file is written.
+
+    Args:
+        target: a callable, an agent object, or `module:function`.
+        input: what the agent is given.
+        persona: as an input of an experiment may have it; `expected` and `metadata` likewise.
+        iteration: which run of the input it is, from 0.
+        seed: what `current_run().seed` gives.
+        args: as `runner.args`; `inject`, `input_template` and `output_path` likewise.
+        import_places: folders to import a target named by text from.
+
+    Raises:
+        TargetError: the target cannot be loaded or bound.
+    """
+    task = Task(
+        target=target,
+        args=dict(args or {}),
+        inject=tuple(inject),
+        input_template=input_template,
+        output_path=output_path,
+        import_places=tuple(import_places),
+    )
+    case = Case(0, "input_001", input, persona, expected, dict(metadata) if metadata else None)
+    planned = PlannedRun("trace_001", case, iteration, seed)
+    with task.open() as runner:
+        trace = Schedule([planned]).settle(runner.run(planned))
+    assert trace is not None
+    return trace
+
+
+def make_trace(**changes: Any) -> Trace:
+    """Return a plain trace of a successful run, with some fields changed.
+
+    Example:
+        >>> make_trace(persona="novice").persona
+        'novice'
+    """
+    trace = run_once(lambda text: f"echo: {text}", "hi")
+    return attrs.evolve(trace, **changes)
