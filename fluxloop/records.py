@@ -1,8 +1,9 @@
 """The plain records that flow from the plan to the files.
 
 Every field is always present in a file, `null` when empty. Records are built once or more for
-each run, so they are slot classes that are not frozen (half the cost) and built by position;
-nothing changes one after its run.
+each run, so they are not frozen (half the cost) and built by position; nothing changes one after
+its run. They have no slots, because msgspec writes slots in the order of the alphabet and other
+attributes in theirs.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ ErrorKind = Literal["agent", "infrastructure", "timeout"]
 ObservationType = Literal["agent", "tool", "generation", "span", "event"]
 
 
-@define
+@define(slots=False)
 class Case:
     """One input and what belongs to it."""
 
@@ -36,7 +37,7 @@ class Case:
         return None if source is None else str(source)
 
 
-@define
+@define(slots=False)
 class PlannedRun:
     """One run that is to happen: a case and an iteration of it."""
 
@@ -47,7 +48,7 @@ class PlannedRun:
     seed: int
 
 
-@define
+@define(slots=False)
 class Usage:
     """Tokens of model calls."""
 
@@ -55,7 +56,7 @@ class Usage:
     output_tokens: int | None
 
 
-@define
+@define(slots=False)
 class ErrorSummary:
     """What went wrong, as every file tells it."""
 
@@ -64,7 +65,7 @@ class ErrorSummary:
     message: str
 
 
-@define
+@define(slots=False)
 class RunError:
     """What went wrong, with the traceback."""
 
@@ -78,7 +79,7 @@ class RunError:
         return ErrorSummary(self.kind, self.type, self.message)
 
 
-@define
+@define(slots=False)
 class ObservedError:
     """What a traced call raised."""
 
@@ -86,7 +87,7 @@ class ObservedError:
     message: str
 
 
-@define
+@define(slots=False)
 class Observation:
     """One traced call, or one event, inside a run."""
 
@@ -108,7 +109,7 @@ class Observation:
     metadata: Any = None
 
 
-@define
+@define(slots=False)
 class Attempt:
     """One try at a planned run, as an executor yields it."""
 
@@ -127,7 +128,7 @@ class Attempt:
     stderr: str | None
 
 
-@define
+@define(slots=False)
 class TraceSummary:
     """A line of `trace_summary.jsonl`."""
 
@@ -149,7 +150,7 @@ class TraceSummary:
     usage: Usage | None
 
 
-@define
+@define(slots=False)
 class Trace:
     """A line of `traces.jsonl`: everything about one run."""
 

@@ -22,7 +22,7 @@ MAX_ERROR_GROUPS = 100
 MAX_PERSONAS = 1000
 
 
-@frozen(kw_only=True)
+@frozen(kw_only=True, slots=False)
 class PassRate:
     """The share of finished runs that passed, with its interval; runs of one input are not independent."""
 
@@ -33,7 +33,7 @@ class PassRate:
     method: str
 
 
-@frozen(kw_only=True)
+@frozen(kw_only=True, slots=False)
 class Durations:
     """Durations of the runs in milliseconds; percentiles by nearest rank."""
 
@@ -44,7 +44,7 @@ class Durations:
     max: float
 
 
-@define(kw_only=True)
+@define(kw_only=True, slots=False)
 class ErrorGroup:
     """Failures of one type at one place."""
 
@@ -58,7 +58,7 @@ class ErrorGroup:
     trace_id: str
 
 
-@define(kw_only=True)
+@define(kw_only=True, slots=False)
 class PersonaRow:
     """The runs of one persona."""
 
@@ -68,7 +68,7 @@ class PersonaRow:
     pass_rate: float | None = None
 
 
-@frozen(kw_only=True)
+@frozen(kw_only=True, slots=False)
 class Summary:
     """What an experiment came to: the content of `summary.json`."""
 
@@ -172,7 +172,7 @@ class SummaryBuilder:
 
     def _count_error(self, error: RunError, trace_id: str) -> ErrorGroup | None:
         self.by_kind[error.kind] += 1
-        where = place(error.traceback)
+        where = place(error.traceback, error.message)
         group = self.errors.get((error.type, where))
         if group is not None:
             group.count += 1
@@ -251,13 +251,22 @@ class SummaryBuilder:
         )
 
 
-_FRAME = re.compile(r'^  File "(.+)", line (\d+)', re.MULTILINE)
+# The frames of an exception group stand behind a bar.
+_FRAME = re.compile(r'^(?:  \| )?  File "(.+)", line (\d+)', re.MULTILINE)
 _LIBRARY = tuple(path for key in ("stdlib", "platstdlib", "purelib", "platlib") if (path := sysconfig.get_path(key)))
 
 
-def place(traceback: str | None) -> str | None:
-    """Return `file:line` of the innermost frame outside installed packages, else of the innermost."""
-    frames = _FRAME.findall(traceback) if traceback else []
+def place(traceback: str | None, message: str = "") -> str | None:
+    """Return `file:line` of the innermost frame outside installed packages, else of the innermost.
+
+    Args:
+        traceback: as Python prints it.
+        message: what ends it; frames in there, of another process, are not looked at.
+    """
+    text = traceback or ""
+    if message:
+        text = text.rpartition(message)[0] or text
+    frames = _FRAME.findall(text)
     if not frames:
         return None
     own = [frame for frame in frames if not frame[0].startswith((*_LIBRARY, "<frozen"))]

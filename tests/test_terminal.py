@@ -1,0 +1,184 @@
+"""What is seen in a terminal, in a log file and in a notebook."""
+
+from __future__ import annotations
+
+import io
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pexpect
+import pytest
+
+from fluxloop.progress import BarProgress, LogProgress, Progress, clock, one_line, progress_for
+from fluxloop.reports.rows import text_table
+from fluxloop.testing import make_trace
+
+AGENTS = """
+import os, sys, time
+
+def talking(text):
+    print("said", text)
+    time.sleep(0.15)
+    if text == "b":
+        raise ValueError("no \\x1b[31mb\\x1b[0m\\r please")
+    return text
+
+def debugged(text):
+    secret = text * 2
+    breakpoint()
+    return secret
+
+async def debugged_async(text):
+    secret = text * 2
+    breakpoint()
+    return secret
+"""
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    (tmp_path / "agents.py").write_text(AGENTS)
+    (tmp_path / "in.jsonl").write_text('"a"\n"b"\n')
+    return tmp_path
+
+
+def command(target: str, *options: str) -> list[str]:
+    return ["-m", "fluxloop_cli", "run", "experiment", "--target", target, "--inputs", "in.jsonl", *options]
+
+
+def spawn(folder: Path, target: str, *options: str, locale: str = "C.UTF-8") -> pexpect.spawn[str]:
+    return pexpect.spawn(
+        sys.executable,
+        command(target, *options),
+        cwd=str(folder),
+        env={"PATH": "/usr/bin:/bin", "TERM": "xterm", "LC_ALL": locale, "PYTHONIOENCODING": "", "HOME": str(folder)},
+        timeout=30,
+        encoding="utf-8",
+        dimensions=(40, 200),
+    )
+
+
+def test_a_terminal_shows_lines_bar_and_table(folder: Path) -> None:
+    """The screen reads as the documentation says, and what the agent prints is not on it."""
+    process = spawn(folder, "agents:talking", "--iterations", "3")
+    process.expect(pexpect.EOF)
+    screen = process.before or ""
+    process.close()
+
+    assert process.exitstatus == 0
+    for line in (
+        "[INFO] Starting experiment...",
+        "[INFO] Loaded 2 inputs",
+        "[INFO] Running 3 iterations per input (6 total runs)",
+    ):
+        assert line + "\r\n" in screen
+    assert re.search(r"\[▓+░*\] [1-5]/6 \(\d+%\)( - \d failed)? - ETA: \ds", screen)
+    assert re.search(r"\[▓{10}\] 6/6 \(100%\) - 3 failed - \ds", screen)
+    assert screen.count("failed at") == 1
+    assert "said" not in screen
+    assert "\x1b[31m" not in screen
+    assert re.search(r"  runs +6 of 6: 3 passed, 3 failed", screen)
+    assert re.search(r"  results +experiments/agents_\d{8}_\d{6}", screen)
+
+
+def test_a_terminal_without_unicode_gets_a_plain_bar(folder: Path) -> None:
+    """Where the bar's signs cannot be written others are used."""
+    bar = BarProgress(io.TextIOWrapper(io.BytesIO(), encoding="ascii"))
+    bar.start(2)
+    bar.update(make_trace(), None)
+    bar.stop()
+    stream = bar._stream
+    stream.flush()
+    assert "#" in stream.buffer.getvalue().decode("ascii")  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("target", ["agents:debugged", "agents:debugged_async"])
+def test_breakpoint_stops_in_the_agent_with_bar_and_capture_aside(folder: Path, target: str) -> None:
+    """The debugger has the terminal in the agent's own frame, and the experiment goes on after it."""
+    process = spawn(folder, target)
+    for expected in ("aa", "bb"):
+        process.expect(re.escape("-> return secret"))
+        process.expect(re.escape("(Pdb) "))
+        process.sendline("p secret")
+        process.expect(f"'{expected}'")
+        process.sendline("c")
+    process.expect(pexpect.EOF)
+    screen = process.before or ""
+    process.close()
+
+    assert process.exitstatus == 0
+    assert "2 of 2: 2 passed" in screen
+    (path,) = (folder / "experiments").iterdir()
+    outputs = [json.loads(line)["output"] for line in (path / "traces.jsonl").read_text().splitlines()]
+    assert outputs == ["aa", "bb"]
+
+
+def test_a_log_file_gets_plain_lines(folder: Path) -> None:
+    """Without a terminal there is no carriage return and no control character."""
+    done = subprocess.run(
+        [sys.executable, *command("agents:talking", "--iterations", "2")],
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        check=True,
+        env={"PATH": "/usr/bin:/bin", "LC_ALL": "C.UTF-8"},
+    )
+
+    assert all(char == "\n" or char.isprintable() for char in done.stdout + done.stderr)
+    assert done.stderr.splitlines()[:3] == [
+        "[INFO] Starting experiment...",
+        "[INFO] Loaded 2 inputs",
+        "[INFO] Running 2 iterations per input (4 total runs)",
+    ]
+    assert "runs      4 of 4: 2 passed, 2 failed" in done.stdout
+
+
+def test_log_lines_come_every_few_seconds_at_most(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of a thousand runs in ten seconds three lines tell, with counts, failures and what is left."""
+    now = 0.0
+    monkeypatch.setattr("fluxloop.progress.time.monotonic", lambda: now)
+    stream = io.StringIO()
+    progress = LogProgress(stream)
+    progress.start(2000)
+    passed, failed = make_trace(), make_trace(passed=False)
+    for number in range(1000):
+        now += 0.01
+        progress.update(failed if number % 10 == 0 else passed, None)
+
+    lines = stream.getvalue().splitlines()
+    assert len(lines) in (1, 2)
+    assert re.fullmatch(r"\[INFO\] 50\d/2000 \(25%\) - 5\d failed - ETA: 15s", lines[0])
+
+
+def test_where_progress_goes() -> None:
+    """False shows nothing, True lines without a terminal, and by default nothing without one."""
+    stream = io.StringIO()
+    assert type(progress_for(False, stream)) is Progress
+    assert type(progress_for(None, stream)) is Progress
+    assert type(progress_for(True, stream)) is LogProgress
+    assert type(progress_for(True, None)) is not Progress
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [(0, "0s"), (59.4, "59s"), (59.6, "1m 00s"), (135, "2m 15s"), (3600, "1h 00m"), (11_100, "3h 05m"), (-1, "0s")],
+)
+def test_durations_read_as_the_documentation_writes_them(seconds: float, text: str) -> None:
+    """Seconds, then minutes and seconds, then hours and minutes."""
+    assert clock(seconds) == text
+
+
+@pytest.mark.parametrize("hostile", ["a\x1b[2Jb", "a\rb", "a\nb", "a\x00b", "a\u202eb", "a\x9b2Jb"])
+def test_one_line_holds_nothing_that_moves_the_cursor(hostile: str) -> None:
+    """Control characters, line ends and direction marks become spaces."""
+    assert one_line(hostile).isprintable()
+    assert one_line(hostile).startswith("a ")
+
+
+def test_long_lines_are_cut() -> None:
+    """A message of any length is one short line."""
+    assert len(one_line("x" * 10_000, 100)) == 100
+    assert len(text_table([("errors", "x" * 10_000)]).splitlines()) == 1
