@@ -7,6 +7,7 @@ Nothing raises, whatever the object does, and nothing of the object is kept aliv
 from __future__ import annotations
 
 import base64
+import dataclasses
 import datetime
 import enum
 import fractions
@@ -22,6 +23,10 @@ MAX_DEPTH = 100
 """Containers nested deeper than this are replaced by a note."""
 MAX_REPR = 10_000
 """Characters kept of an object that nothing but its `repr` describes."""
+MAX_REPEATS = 100_000
+"""How often containers seen before are written out again: a dense graph of objects has more paths than time."""
+MAX_RANGE = 10_000
+"""A range of more numbers is described, for it holds none of them."""
 
 _INT_LIMIT = 2**64
 _PLAIN_REPR: Any = object.__repr__
@@ -42,7 +47,22 @@ def capture(value: Any) -> Any:
         return value if -_INT_LIMIT < value < _INT_LIMIT else _large_int(value)
     if value is None or kind is bool:
         return value
-    return _walk(value, set(), 0)
+    try:
+        return _walk(value, {_REPEATS: 0}, 0)
+    except RecursionError:  # an agent deep in its stack
+        return "<seen at the end of the stack>"
+    except BaseException:  # even its type is hostile
+        return _represent(value)
+
+
+def as_text(value: Any) -> str:
+    """Return what names something as text: a text itself, any other object as plain data shown."""
+    plain = capture(value)
+    if isinstance(plain, str):
+        return plain
+    if plain is None or isinstance(plain, bool):
+        return {None: "null", True: "true", False: "false"}[plain]
+    return str(plain) if isinstance(plain, int | float) else _represent(value)
 
 
 def fresh(value: Any) -> Any:
@@ -58,10 +78,11 @@ def fresh(value: Any) -> Any:
 def type_name(value: object) -> str:
     """Return the name of the object's type, with its module unless that says nothing."""
     kind = type(value)
-    module = kind.__module__
-    if module in ("builtins", "__main__"):
-        return kind.__qualname__
-    return f"{module}.{kind.__qualname__}"
+    try:
+        module, name = kind.__module__, kind.__qualname__
+        return _text(name if module in ("builtins", "__main__") else f"{module}.{name}")
+    except BaseException:  # a metaclass can be as hostile as any object
+        return "object"
 
 
 def message(error: BaseException) -> str:
@@ -72,7 +93,12 @@ def message(error: BaseException) -> str:
         return f"<{type_name(error)} without a readable message>"
 
 
-def _walk(value: Any, path: set[int], depth: int) -> Any:
+_Seen = dict[int, int]
+"""The containers met so far by identity: 1 for those the walk is inside of, 0 for those it has left."""
+_REPEATS = 0  # no object's identity: the key under which repeats are counted
+
+
+def _walk(value: Any, seen: _Seen, depth: int) -> Any:
     kind = type(value)
     convert = _BY_TYPE.get(kind)
     if convert is not None:
@@ -80,53 +106,54 @@ def _walk(value: Any, path: set[int], depth: int) -> Any:
     if depth >= MAX_DEPTH:
         return f"<deeper than {MAX_DEPTH} levels>"
     identity = id(value)
-    if identity in path:
-        return "<cycle>"
-    path.add(identity)
+    known = seen.get(identity)
+    if known is not None:
+        if known:
+            return "<cycle>"
+        seen[_REPEATS] += 1
+        if seen[_REPEATS] > MAX_REPEATS:
+            return "<repeated too often>"
+    seen[identity] = 1
+    plain: Any
     try:
         if kind is dict:
-            return _mapping(value, path, depth + 1)
-        if kind is list or kind is tuple:
-            return [_walk(item, path, depth + 1) for item in value]
-        return _object(value, path, depth + 1)
+            plain = _mapping(value, seen, depth + 1)
+        elif kind is list or kind is tuple:
+            plain = [_walk(item, seen, depth + 1) for item in value]
+        else:
+            plain = _object(value, seen, depth + 1)
     # Not only Exception: a hostile object may raise anything, and a real signal is a flag here.
     except BaseException:
-        return _represent(value)
-    finally:
-        path.discard(identity)
+        plain = _represent(value)
+    if kind is dict or kind is list or (plain and isinstance(plain, dict | list)):
+        seen[identity] = 0
+    else:
+        del seen[identity]
+    return plain
 
 
-def _mapping(value: Mapping[Any, Any], path: set[int], depth: int) -> dict[str, Any]:
+def _mapping(value: Mapping[Any, Any], seen: _Seen, depth: int) -> dict[str, Any]:
     result: dict[str, Any] = {}
     others = []
     # The list is made in one step, so that another thread may change the mapping meanwhile.
     for key, item in list(value.items()):
         if type(key) is str:
-            result[key if key.isascii() else _text(key)] = _walk(item, path, depth)
+            result[key if key.isascii() else _text(key)] = _walk(item, seen, depth)
         else:
             others.append((key, item))
     for key, item in others:
-        text = _key(key)
+        text = as_text(key)
         if text in result:
             text = f"{text} ({type(key).__name__})"
         while text in result:
             text += "'"
-        result[text] = _walk(item, path, depth)
+        result[text] = _walk(item, seen, depth)
     return result
 
 
-def _key(key: Any) -> str:
-    plain = capture(key)
-    if isinstance(plain, str):
-        return plain
-    if plain is None or isinstance(plain, bool):
-        return {None: "null", True: "true", False: "false"}[plain]
-    return str(plain) if isinstance(plain, int | float) else _represent(key)
-
-
-def _object(value: Any, path: set[int], depth: int) -> Any:
+def _object(value: Any, seen: _Seen, depth: int) -> Any:
     def walk(item: Any) -> Any:
-        return _walk(item, path, depth)
+        return _walk(item, seen, depth)
 
     if isinstance(value, enum.Enum):
         return walk(value.value)
@@ -137,9 +164,11 @@ def _object(value: Any, path: set[int], depth: int) -> Any:
     if isinstance(value, tuple) and hasattr(kind, "_fields"):
         return {name: walk(item) for name, item in zip(kind._fields, value, strict=False)}
     if isinstance(value, Mapping):
-        return _mapping(value, path, depth)
+        return _mapping(value, seen, depth)
     if isinstance(value, Set):
         return _set(value, walk)
+    if isinstance(value, range) and len(value) > MAX_RANGE:
+        return _represent(value)
     if isinstance(value, list | tuple | deque | range | KeysView | ValuesView):
         return [walk(item) for item in value]
     if isinstance(value, BaseException):
@@ -157,10 +186,12 @@ def _object(value: Any, path: set[int], depth: int) -> Any:
 def _field_names(value: Any) -> list[str] | None:
     """The fields of an object that is a record of some kind, else None."""
     kind = type(value)
-    for declared in ("__dataclass_fields__", "__attrs_attrs__", "__struct_fields__"):
+    if hasattr(kind, "__dataclass_fields__"):
+        return [field.name for field in dataclasses.fields(kind)]
+    for declared in ("__attrs_attrs__", "__struct_fields__"):
         fields = getattr(kind, declared, None)
         if fields is not None:
-            return [field if isinstance(field, str) else field.name for field in _declared(fields)]
+            return [field if isinstance(field, str) else field.name for field in fields]
     if hasattr(kind, "__pydantic_fields__") or hasattr(kind, "model_fields"):
         extra = getattr(value, "__pydantic_extra__", None) or {}
         return [*vars(value), *extra]
@@ -169,10 +200,6 @@ def _field_names(value: Any) -> list[str] | None:
     ):
         return [name for name in list(vars(value)) if not name.startswith("_")]
     return None
-
-
-def _declared(fields: Any) -> list[Any]:
-    return list(fields.values()) if isinstance(fields, Mapping) else list(fields)
 
 
 def _set(value: Any, walk: Callable[[Any], Any]) -> list[Any]:
@@ -188,7 +215,7 @@ def _represent(value: Any) -> str:
     try:
         text = _text(repr(value))
     except BaseException:
-        return f"<{type(value).__name__} that cannot be shown>"
+        return f"<{type_name(value)} that cannot be shown>"
     return text if len(text) <= MAX_REPR else text[:MAX_REPR] + "…"
 
 
@@ -245,7 +272,7 @@ _BY_BASE: tuple[tuple[Any, Callable[[Any], Any]], ...] = (
     (int, lambda value: _int(int.__index__(value))),
     (float, lambda value: _float(float.__float__(value))),
     ((bytes, bytearray, memoryview), _bytes),
-    ((datetime.datetime, datetime.date, datetime.time), lambda value: value.isoformat()),
-    (datetime.timedelta, lambda value: value.total_seconds()),
+    ((datetime.datetime, datetime.date, datetime.time), lambda value: _text(value.isoformat())),
+    (datetime.timedelta, lambda value: _float(datetime.timedelta.total_seconds(value))),
     ((Decimal, uuid.UUID, pathlib.PurePath, fractions.Fraction), lambda value: _text(str(value))),
 )

@@ -14,8 +14,8 @@ from types import TracebackType
 from typing import Any, Literal, Protocol, TypeVar, overload
 
 from fluxloop.records import Observation, ObservationType, ObservedError
-from fluxloop.tracing.capture import capture, message, type_name
-from fluxloop.tracing.context import Scope, current
+from fluxloop.tracing.capture import as_text, capture, message, type_name
+from fluxloop.tracing.context import Run, Scope, current
 from fluxloop.tracing.streams import StreamedOutput
 from fluxloop.tracing.usage import find_model, find_usage
 
@@ -37,19 +37,21 @@ class _Recorder:
         type: ObservationType,
         name: str | None,
         model: str | None,
-        metadata: dict[str, Any] | None,
+        metadata: Any,
         capture_input: bool,
         capture_output: bool,
     ) -> None:
         self.type: ObservationType = type
-        self.name = name or getattr(function, "__name__", None) or type_name(function)
-        self.model = model
-        self.metadata = capture(metadata) if metadata else None
+        inner = _unbound(function)
+        self.name = as_text(name or getattr(inner, "__name__", None) or type_name(inner))
+        self.model = None if model is None else as_text(model)
+        self.metadata = metadata
         self.capture_input = capture_input
         self.capture_output = capture_output
-        self.names, self.variadic = _parameter_names(function)
+        names, self.variadic = _parameter_names(function)
         # What a method belongs to is not one of its inputs.
-        self.skip = 1 if self.names[:1] in (("self",), ("cls",)) else 0
+        self.skip = 1 if names[:1] in (("self",), ("cls",)) else 0
+        self.names = names[self.skip :]
 
     def begin(self, scope: Scope, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Observation, int]:
         run, parent = scope
@@ -58,13 +60,13 @@ class _Recorder:
 
     def _input(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
         names = self.names
-        captured = {name: capture(value) for name, value in zip(names, args, strict=False)}
         if self.skip:
-            captured.pop(names[0], None)
+            args = args[self.skip :]
+        captured = {name: capture(value) for name, value in zip(names, args, strict=False)}
         if len(args) > len(names):
             captured[self.variadic] = [capture(value) for value in args[len(names) :]]
         for name, value in kwargs.items():
-            captured[name] = capture(value)
+            captured[name if type(name) is str and name.isascii() else capture(name)] = capture(value)
         return captured
 
     def succeed(self, scope: Scope, observation: Observation, start: int, output: Any) -> None:
@@ -102,13 +104,23 @@ def _wrap(function: Any, make: Callable[[Any], _Recorder]) -> Any:
     if isinstance(function, type) or not callable(function):
         raise TypeError(f"a fluxloop decorator goes on a function or a method, not on {function!r}")
     recorder = make(function)
-    if inspect.iscoroutinefunction(function):
+    called = _unbound(function)
+    if not inspect.isroutine(called):
+        called = type(called).__call__
+    if inspect.iscoroutinefunction(called):
         return _wrap_coroutine(function, recorder)
-    if inspect.isasyncgenfunction(function):
+    if inspect.isasyncgenfunction(called):
         return _wrap_async_generator(function, recorder)
-    if inspect.isgeneratorfunction(function):
+    if inspect.isgeneratorfunction(called):
         return _wrap_generator(function, recorder)
     return _wrap_function(function, recorder)
+
+
+def _unbound(function: Any) -> Any:
+    """The function below a `functools.partial`."""
+    while isinstance(function, functools.partial):
+        function = function.func
+    return function
 
 
 def _wrap_function(function: Any, recorder: _Recorder) -> Any:
@@ -167,7 +179,7 @@ def _wrap_generator(function: Any, recorder: _Recorder) -> Any:
         if scope is None:
             return (yield from generator)
         observation, start = recorder.begin(scope, args, kwargs)
-        inside = (scope[0], observation.id)
+        inside: Scope = (scope[0], observation.id)
         streamed = StreamedOutput()
         step, value = generator.send, None
         while True:
@@ -182,24 +194,17 @@ def _wrap_generator(function: Any, recorder: _Recorder) -> Any:
                 _end_stream(recorder, scope, observation, start, streamed, error)
                 raise
             finally:
+                # Where it stopped, which may be in a span of its own.
+                inside = current.get() or inside
                 current.reset(token)
             streamed.add(item)
             try:
                 step, value = generator.send, (yield item)
-            except GeneratorExit as closed:
-                step, value = _close_then_raise(generator, closed), None
             except BaseException as thrown:
+                # GeneratorExit too: what the generator makes of it shows at the next step.
                 step, value = generator.throw, thrown
 
     return wrapper
-
-
-def _close_then_raise(generator: Any, closed: GeneratorExit) -> Callable[[Any], Any]:
-    def step(_: Any) -> Any:
-        generator.close()
-        raise closed
-
-    return step
 
 
 def _wrap_async_generator(function: Any, recorder: _Recorder) -> Any:
@@ -207,7 +212,8 @@ def _wrap_async_generator(function: Any, recorder: _Recorder) -> Any:
     async def wrapper(*args: Any, **kwargs: Any) -> AsyncGenerator[Any, Any]:
         scope = current.get()
         generator = function(*args, **kwargs)
-        observation, start, inside = None, 0, None
+        observation, start = None, 0
+        inside: Scope | None = None
         if scope is not None:
             observation, start = recorder.begin(scope, args, kwargs)
             inside = (scope[0], observation.id)
@@ -227,6 +233,7 @@ def _wrap_async_generator(function: Any, recorder: _Recorder) -> Any:
                 raise
             finally:
                 if token:
+                    inside = current.get() or inside
                     _reset(token)
             if inside:
                 streamed.add(item)
@@ -241,6 +248,7 @@ def _wrap_async_generator(function: Any, recorder: _Recorder) -> Any:
 
 
 def _aclose_then_raise(generator: Any, closed: GeneratorExit) -> Callable[[Any], Any]:
+    # Not `athrow`, which says nothing when the event loop, at its end, has closed the generator already.
     async def step(_: Any) -> Any:
         await generator.aclose()
         raise closed
@@ -256,13 +264,10 @@ def _end_stream(
     streamed: StreamedOutput,
     error: BaseException,
 ) -> None:
+    recorder.succeed(scope, observation, start, streamed.value())
     # A reader that has seen enough closes the stream: that is an end, not a failure.
-    if isinstance(error, GeneratorExit):
-        recorder.succeed(scope, observation, start, streamed.value())
-    else:
+    if not isinstance(error, GeneratorExit):
         recorder.fail(scope, observation, start, error)
-        if recorder.capture_output:
-            observation.output = streamed.value()
 
 
 def _decorate(
@@ -278,13 +283,21 @@ def _decorate(
     """Serve `@agent`, `@agent()`, `@agent("name")` and `@agent(name="name")` alike."""
     if isinstance(target, str):
         name, target = target, None
-    if description is not None:
-        metadata = {"description": description, **(metadata or {})}
+    kept = _metadata(description, metadata)
 
     def make(function: Any) -> _Recorder:
-        return _Recorder(function, kind, name, model, metadata, capture_input, capture_output)
+        return _Recorder(function, kind, name, model, kept, capture_input, capture_output)
 
     return (lambda function: _wrap(function, make)) if target is None else _wrap(target, make)
+
+
+def _metadata(description: str | None, metadata: Any) -> dict[str, Any] | None:
+    captured = {} if metadata is None else capture(metadata)
+    if not isinstance(captured, dict):
+        captured = {"metadata": captured}
+    if description is not None:
+        captured = {"description": capture(description), **captured}
+    return captured or None
 
 
 @overload
@@ -383,10 +396,117 @@ def generation(
         capture_input: record the arguments.
         capture_output: record what is returned or yielded; usage is read in any case.
     """
-    return _decorate("generation", name, model, None, description, metadata, capture_input, capture_output)
+    return _decorate("generation", name, None, model, description, metadata, capture_input, capture_output)
 
 
-class span:  # noqa: N801  (a decorator and context manager reads as a verb)
+class Span:
+    """A stretch of work, as `span` gives it: a context manager, and a decorator."""
+
+    def __init__(
+        self,
+        name: str | None,
+        input: Any,
+        description: str | None,
+        metadata: dict[str, Any] | None,
+        capture_input: bool,
+        capture_output: bool,
+    ) -> None:
+        self._name = name
+        self._input = input
+        self._description = description
+        self._metadata = metadata
+        self._capture_input = capture_input
+        self._capture_output = capture_output
+        # By the id of its observation, "" outside a run: one span object may be entered again
+        # inside itself, and by many tasks at once.
+        self._open: dict[str | None, tuple[Run, Observation, int, Any] | None] = {}
+
+    def __call__(self, function: F, /) -> F:
+        decorate: _Decorator = _decorate(
+            "span",
+            None,
+            self._name,
+            None,
+            self._description,
+            self._metadata,
+            self._capture_input,
+            self._capture_output,
+        )
+        return decorate(function)
+
+    def __enter__(self) -> Span:
+        scope = current.get()
+        if scope is None:
+            self._open[""] = None
+            return self
+        run, parent = scope
+        name = "span" if self._name is None else as_text(self._name)
+        metadata = _metadata(self._description, self._metadata)
+        observation, start = run.observe("span", name, parent, capture(self._input), None, metadata)
+        self._open[observation.id] = (run, observation, start, current.set((run, observation.id)))
+        return self
+
+    def _innermost(self) -> str | None:
+        scope = current.get()
+        inside = "" if scope is None else scope[1]
+        # Else it is below another observation, or closed from outside its task.
+        return inside if inside in self._open else next(reversed(self._open), None)
+
+    def update(self, *, output: Any = None, metadata: dict[str, Any] | None = None) -> None:
+        """Record the span's output, or add to its metadata; nothing outside a run."""
+        entered = self._open.get(self._innermost())
+        if entered is None or entered[0].closed:
+            return
+        observation = entered[1]
+        if output is not None:
+            observation.output = capture(output)
+        if metadata is not None:
+            observation.metadata = {**(observation.metadata or {}), **(_metadata(None, metadata) or {})}
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> Literal[False]:
+        entered = self._open.pop(self._innermost(), None)
+        if entered is None:
+            return False
+        run, observation, start, token = entered
+        # A generator that was left open ends among its caller's calls, whose scope is not ours to change.
+        if current.get() == (run, observation.id):
+            _reset(token)
+        if run.end(observation, start) and error is not None:
+            observation.error = ObservedError(type_name(error), message(error))
+        return False
+
+    async def __aenter__(self) -> Span:
+        return self.__enter__()
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> Literal[False]:
+        return self.__exit__(kind, error, traceback)
+
+
+@overload
+def span(function: F, /) -> F: ...
+@overload
+def span(
+    name: str | None = None,
+    *,
+    input: Any = None,
+    description: str | None = None,
+    metadata: dict[str, Any] | None = None,
+    capture_input: bool = True,
+    capture_output: bool = True,
+) -> Span: ...
+def span(
+    name: Any = None,
+    *,
+    input: Any = None,
+    description: str | None = None,
+    metadata: dict[str, Any] | None = None,
+    capture_input: bool = True,
+    capture_output: bool = True,
+) -> Any:
     """Record a stretch of work, as a decorator or a context manager.
 
     Args:
@@ -403,101 +523,9 @@ class span:  # noqa: N801  (a decorator and context manager reads as a verb)
         ...     best = sorted([3, 1, 2])
         ...     step.update(output=best)
     """
-
-    @overload
-    def __new__(cls, function: F, /) -> F: ...  # type: ignore[misc]
-    @overload
-    def __new__(
-        cls,
-        name: str | None = None,
-        *,
-        input: Any = None,
-        description: str | None = None,
-        metadata: dict[str, Any] | None = None,
-        capture_input: bool = True,
-        capture_output: bool = True,
-    ) -> span: ...
-    def __new__(cls, name: Any = None, **options: Any) -> Any:
-        if name is not None and not isinstance(name, str):
-            return span(**options)(name)
-        return super().__new__(cls)
-
-    def __init__(
-        self,
-        name: str | None = None,
-        *,
-        input: Any = None,
-        description: str | None = None,
-        metadata: dict[str, Any] | None = None,
-        capture_input: bool = True,
-        capture_output: bool = True,
-    ) -> None:
-        self._name = name
-        self._input = input
-        self._description = description
-        self._metadata = metadata
-        self._capture_input = capture_input
-        self._capture_output = capture_output
-        # One span object may be entered again inside itself.
-        self._open: list[tuple[Scope, Observation, int, Any] | None] = []
-
-    def __call__(self, function: F, /) -> F:
-        decorated: F = _decorate(
-            "span",
-            function,
-            self._name,
-            None,
-            self._description,
-            self._metadata,
-            self._capture_input,
-            self._capture_output,
-        )
-        return decorated
-
-    def __enter__(self) -> span:
-        scope = current.get()
-        if scope is None:
-            self._open.append(None)
-            return self
-        run, parent = scope
-        metadata = {"description": self._description} if self._description else {}
-        metadata.update(capture(self._metadata) or {})
-        observation, start = run.observe(
-            "span", self._name or "span", parent, capture(self._input), None, metadata or None
-        )
-        self._open.append((scope, observation, start, current.set((run, observation.id))))
-        return self
-
-    def update(self, *, output: Any = None, metadata: dict[str, Any] | None = None) -> None:
-        """Record the span's output, or add to its metadata; nothing outside a run."""
-        entered = self._open[-1] if self._open else None
-        if entered is None or entered[0][0].closed:
-            return
-        observation = entered[1]
-        if output is not None:
-            observation.output = capture(output)
-        if metadata is not None:
-            observation.metadata = {**(observation.metadata or {}), **capture(metadata)}
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> Literal[False]:
-        entered = self._open.pop()
-        if entered is None:
-            return False
-        scope, observation, start, token = entered
-        _reset(token)
-        if scope[0].end(observation, start) and error is not None:
-            observation.error = ObservedError(type_name(error), message(error))
-        return False
-
-    async def __aenter__(self) -> span:
-        return self.__enter__()
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> Literal[False]:
-        return self.__exit__(kind, error, traceback)
+    if name is None or isinstance(name, str):
+        return Span(name, input, description, metadata, capture_input, capture_output)
+    return Span(None, input, description, metadata, capture_input, capture_output)(name)
 
 
 def event(name: str, /, **metadata: Any) -> None:
@@ -511,7 +539,9 @@ def event(name: str, /, **metadata: Any) -> None:
     if scope is None:
         return
     run, parent = scope
-    observation, start = run.observe("event", name, parent, None, None, capture(metadata) if metadata else None)
+    observation, start = run.observe(
+        "event", as_text(name), parent, None, None, capture(metadata) if metadata else None
+    )
     run.end(observation, start)
 
 

@@ -56,7 +56,8 @@ class _Capture:
         sys.stdout, sys.stderr = self._stand_ins
         self._hook = sys.breakpointhook
         sys.breakpointhook = self._breakpoint
-        self._handlers = _redirect_handlers(dict(zip(map(id, self._streams), self._stand_ins, strict=True)))
+        pairs = zip(self._streams, self._stand_ins, strict=True)
+        self._handlers = _redirect_handlers({id(own): made for own, made in pairs if own is not None})
 
     def restore(self) -> None:
         # What the agent put there itself stays.
@@ -116,6 +117,8 @@ class _Stream:
     def write(self, text: str) -> int:
         run = self._run()
         if run is None:
+            if self._stream is None:  # a service without a terminal, where prints vanish
+                return len(text)
             with self._capture.aside():
                 return int(self._stream.write(text) or len(text))
         if not isinstance(text, str):
@@ -128,12 +131,12 @@ class _Stream:
             self.write(line)
 
     def flush(self) -> None:
-        if self._run() is None:
+        if self._run() is None and self._stream is not None:
             self._stream.flush()
 
     def isatty(self) -> bool:
         """False inside a run: colours and cursor movements would end up in its record."""
-        return self._run() is None and bool(self._stream.isatty())
+        return self._run() is None and self._stream is not None and bool(self._stream.isatty())
 
     def __enter__(self) -> _Stream:
         return self
@@ -156,8 +159,16 @@ class _Bytes:
         if self._text._run() is None and self._buffer is not None:
             self._text.flush()
             return int(self._buffer.write(data))
-        self._text.write(bytes(data).decode("utf-8", "backslashreplace"))
+        data = bytes(data)
+        self._text.write(data.decode("utf-8", "backslashreplace"))
         return len(data)
+
+    def writelines(self, lines: Any) -> None:
+        for line in lines:
+            self.write(line)
+
+    def flush(self) -> None:
+        self._text.flush()
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._buffer, name)

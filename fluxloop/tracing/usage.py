@@ -28,13 +28,20 @@ def find_usage(output: Any) -> Usage | None:
 
     Args:
         output: plain data, as `capture` gives it: one response, or a list of streamed chunks,
-            of which the last figures count.
+            of which the last figures count (LangChain's are added up, as LangChain does).
     """
     tokens: tuple[int | None, int | None] = (None, None)
     for part in _parts(output):
         found = _tokens(part)
-        tokens = (tokens[0] if found[0] is None else found[0], tokens[1] if found[1] is None else found[1])
+        add = part.get("type") == "AIMessageChunk"
+        tokens = (_then(tokens[0], found[0], add), _then(tokens[1], found[1], add))
     return None if tokens == (None, None) else Usage(*tokens)
+
+
+def _then(so_far: int | None, found: int | None, add: bool) -> int | None:
+    if so_far is None or found is None:
+        return so_far if found is None else found
+    return so_far + found if add else found
 
 
 def find_model(output: Any) -> str | None:
