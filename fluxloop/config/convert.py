@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import difflib
 import types
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Literal, Union, get_args, get_origin
 
 import attrs
@@ -58,7 +58,7 @@ def parse_scalar(text: str) -> Any:
 
     try:
         return YAML(typ="safe", pure=True).load(text)
-    except YAMLError:
+    except (YAMLError, ValueError, LookupError, RecursionError):
         return text
 
 
@@ -72,13 +72,17 @@ def _faults(error: BaseException, path: Path) -> Iterator[tuple[Path, str]]:
     elif isinstance(error, ForbiddenExtraKeysError):
         known = [field.name for field in attrs.fields(error.cl)]
         for key in sorted(error.extra_fields):
-            close = difflib.get_close_matches(key, known, 1)
-            hint = f"did you mean {close[0]!r}?" if close else f"expected one of {', '.join(known)}"
-            yield (*path, key), f"unknown key; {hint}"
+            yield (*path, key), _unknown(key, known)
     elif isinstance(error, KeyError):
         yield path, f"expected the key {error.args[0]!r}"
     else:
         yield path, str(error)
+
+
+def _unknown(key: str, known: Sequence[str]) -> str:
+    close = difflib.get_close_matches(key, known, 1)
+    hint = f"did you mean {close[0]!r}?" if close else f"expected one of {', '.join(known)}"
+    return f"unknown key; {hint}"
 
 
 def _step(error: BaseException, note: type[Any]) -> Path:
@@ -125,6 +129,8 @@ def _positive(value: Any, _: Any) -> PositiveInt:
 def _string(value: Any, _: Any) -> str:
     if not isinstance(value, str):
         raise InvalidError(f"expected a text, got {shown(value)}")
+    if "\0" in value:
+        raise InvalidError(f"expected a text without NUL, got {shown(value)}")
     return str(value)
 
 
@@ -137,21 +143,28 @@ def _name(value: Any, _: Any) -> Name:
 
 def _share(value: Any, _: Any) -> Share:
     found = _typed(value)
-    number: Any = found
-    if isinstance(found, str) and found.strip().endswith("%"):
-        try:
-            number = float(found.strip()[:-1]) / 100
-        except ValueError:
-            number = None
+    number: Any = _number(found) if isinstance(found, str) else found
     if type(number) not in (int, float) or not 0 <= number <= 1:
-        hint = f"; did you mean {found}%?" if type(found) in (int, float) and 1 < found <= 100 else ""
+        hint = (
+            f"; did you mean {found}%?"
+            if type(number) in (int, float) and 1 < number <= 100 and "%" not in str(found)
+            else ""
+        )
         raise InvalidError(f"expected a share such as 0.95 or 95%, got {shown(value)}{hint}")
     return Share(float(number))
 
 
+def _number(text: str) -> float | None:
+    """A text such as `0.95` or `95%`, as an option gives it."""
+    try:
+        return float(text.strip()[:-1]) / 100 if text.strip().endswith("%") else float(text)
+    except ValueError:
+        return None
+
+
 def _literal(value: Any, kind: Any) -> Any:
     allowed = get_args(kind)
-    if value not in allowed or isinstance(value, bool):
+    if not isinstance(value, str) or value not in allowed:
         expected = repr(allowed[0]) if len(allowed) == 1 else "one of " + ", ".join(allowed)
         raise InvalidError(f"expected {expected}, got {shown(value)}")
     return str(value)
@@ -199,14 +212,26 @@ def _make_tuple(kind: Any, converter: Any) -> Any:
 
 
 def _make_dict(kind: Any, converter: Any) -> Any:
-    of = get_args(kind)[1]
+    key_kind, of = get_args(kind)
+    known = get_args(key_kind)
 
     def structure_dict(value: Any, kind: Any) -> Any:
         if value is None:
             return {}
         if not isinstance(value, Mapping):
             raise InvalidError(f"expected a mapping, got {shown(value)}")
-        return {str(key): converter.structure(item, of) for key, item in value.items()}
+        result, errors = {}, []
+        for key, item in value.items():
+            try:
+                if known and key not in known:
+                    raise InvalidError(_unknown(str(key), known))
+                result[str(key)] = converter.structure(item, of)
+            except Exception as error:
+                error.add_note(IterableValidationNote("", str(key), of))
+                errors.append(error)
+        if errors:
+            raise IterableValidationError("", errors, dict)
+        return result
 
     return structure_dict
 

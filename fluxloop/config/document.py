@@ -8,9 +8,10 @@ from typing import Any
 from attrs import field, frozen
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
-from ruamel.yaml.nodes import MappingNode, SequenceNode
+from ruamel.yaml.nodes import MappingNode, ScalarNode, SequenceNode
 
 from fluxloop.config.convert import Path as KeyPath
+from fluxloop.config.convert import shown
 from fluxloop.exceptions import ConfigError, Problem
 from fluxloop.inputs.yaml_stream import yaml_problem
 
@@ -47,25 +48,35 @@ def read_document(path: Path) -> Document:
     """
     try:
         node = YAML(typ="safe", pure=True).compose(path.read_text(encoding="utf-8-sig"))
-    except OSError as error:
-        what = "no such file" if isinstance(error, FileNotFoundError) else str(error.strerror or error)
+    except FileNotFoundError:
+        what = "no such file; name another configuration, or do without one by giving target and inputs"
         raise ConfigError([Problem(str(path), what)]) from None
+    except OSError as error:
+        raise ConfigError([Problem(str(path), str(error.strerror or error))]) from None
     except (YAMLError, UnicodeDecodeError) as error:
         raise ConfigError([yaml_problem(path, error)]) from None
-    if node is None:
+    except RecursionError:
+        raise ConfigError([Problem(str(path), "nested too deeply")]) from None
+    if node is None or (isinstance(node, ScalarNode) and _tag(node) == "!!null"):
         raise ConfigError([Problem(f"{path}:1:1", "the file is empty; expected at least runner: with a target")])
     if not isinstance(node, MappingNode):
-        raise ConfigError([Problem(f"{path}:1:1", "expected a mapping with runner:, got a list or a text")])
+        where = f"{path}:{node.start_mark.line + 1}:{node.start_mark.column + 1}"
+        what = "a list" if isinstance(node, SequenceNode) else shown(node.value)
+        raise ConfigError([Problem(where, f"expected a mapping with runner:, got {what}")])
     reading = _Reading(path)
     try:
         data = reading.value(node, ())
     except YAMLError as error:
         raise ConfigError([yaml_problem(path, error)]) from None
     except RecursionError:
-        raise ConfigError([Problem(str(path), "an alias contains itself")]) from None
+        raise ConfigError([Problem(str(path), "nested too deeply")]) from None
     if reading.problems:
         raise ConfigError(reading.problems)
     return Document(path=path, data=data, marks=reading.marks, key_marks=reading.key_marks)
+
+
+def _tag(node: Any) -> str:
+    return str(node.tag).replace("tag:yaml.org,2002:", "!!")
 
 
 class _Reading:
@@ -77,29 +88,55 @@ class _Reading:
         self.marks: dict[KeyPath, tuple[int, int]] = {}
         self.key_marks: dict[KeyPath, tuple[int, int]] = {}
         self.problems: list[Problem] = []
+        self._open: list[Any] = []
 
     def value(self, node: Any, path: KeyPath) -> Any:
-        self.marks.setdefault(path, (node.start_mark.line + 1, node.start_mark.column + 1))
-        if isinstance(node, MappingNode):
-            self._constructor.flatten_mapping(node)
-            return self._mapping(node, path)
-        if isinstance(node, SequenceNode):
+        self.marks[path] = (node.start_mark.line + 1, node.start_mark.column + 1)
+        if isinstance(node, ScalarNode):
+            return self._scalar(node, path)
+        if _tag(node) not in ("!!map", "!!seq"):
+            self._problem(node, path, f"expected plain YAML, got the tag {_tag(node)}")
+            return None
+        if any(node is outer for outer in self._open):
+            self._problem(node, path, "an alias stands inside what it names")
+            return None
+        self._open.append(node)
+        try:
+            if isinstance(node, MappingNode):
+                self._constructor.flatten_mapping(node)
+                return self._mapping(node, path)
             return [self.value(item, (*path, index)) for index, item in enumerate(node.value)]
-        return self._constructor.construct_object(node)
+        finally:
+            self._open.pop()
+
+    def _scalar(self, node: Any, path: KeyPath) -> Any:
+        try:
+            return self._constructor.construct_object(node)
+        except (YAMLError, ValueError, LookupError):  # the last two for a date or a number that cannot be one
+            what = f"{shown(node.value)}, which is no valid {_tag(node)}"
+            self._problem(node, path, f"expected plain YAML, got {what}; a text goes in quotes")
+            return None
+
+    def _problem(self, node: Any, path: KeyPath, message: str) -> None:
+        mark = node.start_mark
+        name = ".".join(str(part) for part in path)
+        self.problems.append(Problem(f"{self._path}:{mark.line + 1}:{mark.column + 1}", message, name))
 
     def _mapping(self, node: Any, path: KeyPath) -> dict[str, Any]:
         result: dict[str, Any] = {}
-        for key_node, value_node in node.value:
-            mark = key_node.start_mark
-            here = f"{self._path}:{mark.line + 1}:{mark.column + 1}"
+        merged = len(getattr(node, "merge", None) or ())  # these stand first, and what follows goes before them
+        own: set[str] = set()
+        for index, (key_node, value_node) in enumerate(node.value):
             if isinstance(key_node, MappingNode | SequenceNode):
-                self.problems.append(Problem(here, "a key must be a text"))
+                self._problem(key_node, path, "a key must be a text")
                 continue
             key = str(key_node.value)
-            if key in result:
-                name = ".".join(str(part) for part in (*path, key))
-                self.problems.append(Problem(here, "the key stands here a second time", name))
+            if key in own:
+                self._problem(key_node, (*path, key), "the key stands here a second time")
                 continue
+            if index >= merged:
+                own.add(key)
+            mark = key_node.start_mark
             self.key_marks[(*path, key)] = (mark.line + 1, mark.column + 1)
             result[key] = self.value(value_node, (*path, key))
         return result

@@ -10,7 +10,7 @@ from typing import Any
 
 from attrs import field, frozen
 
-from fluxloop.config.convert import Given, parse_scalar, structure
+from fluxloop.config.convert import Given, parse_scalar, shown, structure
 from fluxloop.config.convert import Path as KeyPath
 from fluxloop.config.document import Document, read_document
 from fluxloop.config.model import ExperimentConfig
@@ -68,12 +68,15 @@ def load_config(
     Raises:
         ConfigError: with every problem found.
     """
+    if not isinstance(source, Path | Mapping | None):
+        raise ConfigError([Problem("configuration", f"expected a file or a mapping, got {shown(source)}")])
     environment = os.environ if environment is None else environment
     document = read_document(source) if isinstance(source, Path) else None
     data: Any = document.data if document else dict(source or {}) if not isinstance(source, Path) else {}
     problems: list[Problem] = []
     references: dict[KeyPath, str] = {}
     data = _resolve(data, (), environment, references, problems, document)
+    unset = {path for path, text in references.items() if _missing(text, environment)}
     applied: dict[KeyPath, str] = {}
     for override in (
         *_from_environment(environment),
@@ -82,6 +85,7 @@ def load_config(
     ):
         _apply(data, override, applied, references, problems)
     config, faults = structure(data)
+    faults = [fault for fault in faults if fault[0] not in unset]
     if document is not None:
         faults.sort(key=lambda fault: document.position(fault[0]))
     problems += [_problem(path, message, document, applied) for path, message in faults]
@@ -117,16 +121,20 @@ def _resolve(
         return [inner(item, index) for index, item in enumerate(value)]
     if not isinstance(value, str) or "${" not in value:
         return value
-    missing = [name for name in _REFERENCE.findall(value) if name not in environment]
-    for name in missing:
-        message = f"the environment variable {name} is not set; set it, or write the value here"
-        problems.append(_problem(path, message, document, {}))
-    if missing:
+    if _REFERENCE.search(value):
+        references[path] = value
+    if missing := _missing(value, environment):
+        for name in missing:
+            message = f"the environment variable {name} is not set; set it, or write the value here"
+            problems.append(_problem(path, message, document, {}))
         return value
-    references[path] = value
     text = _REFERENCE.sub(lambda match: environment[match[1]], value)
     # In `args` a reference stays text (an id may look like a number); elsewhere its key decides.
     return text if path[:2] == ("runner", "args") else Given(text)
+
+
+def _missing(text: str, environment: Mapping[str, str]) -> list[str]:
+    return [name for name in dict.fromkeys(_REFERENCE.findall(text)) if name not in environment]
 
 
 def _from_environment(environment: Mapping[str, str]) -> list[Override]:
@@ -190,7 +198,7 @@ def _problem(path: KeyPath, message: str, document: Document | None, applied: Ma
     key = ".".join(str(part) for part in path) or None
 
     def overridden(source: str) -> Problem:
-        return Problem(source, message, None if f"{key}=" in source else key)
+        return Problem(source, message, None if f"{key}=" in source or source == key else key)
 
     for length in range(len(path), 0, -1):
         if path[:length] in applied:

@@ -13,6 +13,7 @@ Share = NewType("Share", float)
 Name = NewType("Name", str)
 
 Injectable = Literal["persona", "iteration", "metadata", "expected"]
+InputField = Literal["input", "id", "persona", "expected", "source_id", "metadata"]
 
 
 @frozen(kw_only=True)
@@ -41,9 +42,9 @@ class RunnerConfig:
 class InputsConfig:
     """What the agent is given."""
 
-    file: str = "inputs/generated.yaml"
-    """A YAML, JSONL or CSV file."""
-    map: dict[str, str] = Factory(dict)
+    file: str | None = "inputs/generated.yaml"
+    """A YAML, JSONL or CSV file; null where the inputs were a script's own."""
+    map: dict[InputField, str] = Factory(dict)
     """Which key or column to take for a field, as `{input: question}`."""
     personas: tuple[str, ...] = ()
     """Run only the inputs of these personas."""

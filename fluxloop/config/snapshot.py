@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from fluxloop.config.convert import Path as KeyPath
 from fluxloop.config.convert import unstructure
 from fluxloop.config.load import LoadedConfig
 from fluxloop.config.model import ExperimentConfig
+from fluxloop.tracing.capture import capture
 from fluxloop.tracing.redaction import MASK, is_secret_name
 
 
@@ -25,29 +27,38 @@ def snapshot(loaded: LoadedConfig, config: ExperimentConfig) -> dict[str, Any]:
         loaded: tells the references and the project root.
         config: what was run, with the name, seed and target that were chosen.
     """
-    data = unstructure(config)
+    data: dict[str, Any] = _tell(unstructure(config), (), loaded.references, False)
     runner = data["runner"]
-    runner["working_directory"] = _absolute(loaded.root, runner["working_directory"])
-    runner["python_path"] = [str(loaded.root), *(_absolute(loaded.root, path) for path in runner["python_path"])]
-    data["inputs"]["file"] = _absolute(loaded.root, data["inputs"]["file"])
-    data["output"]["directory"] = _absolute(loaded.root, data["output"]["directory"])
-    masked: dict[str, Any] = _tell(data, (), loaded.references, False)
-    return masked
+    runner["working_directory"] = _absolute(loaded.root, config.runner.working_directory, runner["working_directory"])
+    extra = zip(config.runner.python_path, runner["python_path"], strict=True)
+    runner["python_path"] = [str(loaded.root), *(_absolute(loaded.root, *path) for path in extra)]
+    data["inputs"]["file"] = _absolute(loaded.root, config.inputs.file, data["inputs"]["file"])
+    data["output"]["directory"] = _absolute(loaded.root, config.output.directory, data["output"]["directory"])
+    return data
 
 
 def to_yaml(data: dict[str, Any]) -> bytes:
     """Return plain data as YAML text."""
+    text = _dumped(data, allow_unicode=True)
+    # ruamel writes this line end of Unicode's as it is, and reads it back as another.
+    return _dumped(data, allow_unicode=False) if "\x85".encode() in text else text
+
+
+def _dumped(data: dict[str, Any], *, allow_unicode: bool) -> bytes:
     yaml = YAML(typ="safe", pure=True)
     yaml.default_flow_style = False
     yaml.sort_base_mapping_type_on_output = False  # type: ignore[assignment]
-    yaml.allow_unicode = True
+    yaml.allow_unicode = allow_unicode
     text = io.BytesIO()
     yaml.dump(data, text)
     return text.getvalue()
 
 
-def _absolute(root: Path, path: str | None) -> str | None:
-    return None if path is None else str(root / path)
+def _absolute(root: Path, path: str | None, told: str | None) -> str | None:
+    """Make what is told of a path absolute, be it the path or the reference it came from."""
+    if path is None or told is None or Path(path).is_absolute():
+        return told
+    return str(root / told)
 
 
 def _tell(value: Any, path: KeyPath, references: dict[KeyPath, str], secret: bool) -> Any:
@@ -60,4 +71,7 @@ def _tell(value: Any, path: KeyPath, references: dict[KeyPath, str], secret: boo
         }
     if isinstance(value, list | tuple):
         return [_tell(item, (*path, index), references, secret) for index, item in enumerate(value)]
-    return MASK if secret and value not in (None, "") else value
+    if secret and value is not None and value != "":
+        return MASK
+    # YAML tells these; what else an argument of Python's may be becomes plain data.
+    return value if isinstance(value, float | date | bytes) else capture(value)

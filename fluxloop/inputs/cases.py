@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+import weakref
 from array import array
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -22,6 +23,8 @@ from fluxloop.tracing.capture import capture
 
 MAX_PROBLEMS = 20
 """Problems told of one file before reading stops."""
+MAX_LISTED = 20
+"""Ids or personas a message lists."""
 
 Check = Callable[[Case], "str | None"]
 """Says why a case cannot be run, or None."""
@@ -55,7 +58,7 @@ class Inputs:
 def inputs_from(
     source: Path | Iterable[Any],
     *,
-    names: Mapping[str, str] | None = None,
+    names: Mapping[Any, str] | None = None,
     selection: Selection | None = None,
     check: Check = lambda case: None,
 ) -> Inputs:
@@ -76,6 +79,8 @@ def inputs_from(
         scan = _Scan(str(source), selection, check, spill.add)
         scan.all(lambda: _entries(source), names or {})
         return Inputs(cases=spill.finish(), digest=scan.digest, source=source)
+    if isinstance(source, str | bytes | Mapping) or not isinstance(source, Iterable):
+        raise InputError([Problem("inputs", f"expected a list of entries, got {type(source).__name__}")])
     listed = list(source)
     kept: list[Case] = []
     scan = _Scan("inputs", selection, check, lambda case, line: kept.append(case))
@@ -108,8 +113,10 @@ class _Scan:
         self._digest = blake2b(digest_size=16)
         self._problems: list[Problem] = []
         self._ids = _SeenIds()
-        self._named = False
         self._personas: set[str] = set()
+        self._some_ids: list[str] = []
+        self._found: set[str] = set()
+        self._selective = selection != Selection()
         self._kept = 0
         self._total = 0
 
@@ -126,11 +133,11 @@ class _Scan:
         if self._problems:
             raise InputError(self._problems)
         if not self._total:
-            raise InputError([Problem(self._place, "holds no inputs")])
+            raise InputError([Problem(self._place, "holds no inputs; it needs at least one")])
         if repeated := self._ids.repeated():
             self._name_repeated(entries(), names, repeated)
-        if not self._kept:
-            raise InputError([Problem(self._place, self._nothing_selected())])
+        if problem := self._not_there():
+            raise InputError([Problem(self._place, problem)])
 
     def _one(self, line: int, entry: Any, names: Mapping[str, str]) -> None:
         self._total += 1
@@ -140,10 +147,10 @@ class _Scan:
             self._problem(line, str(error))
             return
         self._ids.add(case.id)
-        if case.persona is not None and len(self._personas) < 1000:
-            self._personas.add(case.persona)
-        if not self._selects(case):
-            return
+        if self._selective:
+            self._note(case)
+            if not self._selects(case):
+                return
         problem = self._check(case)
         if problem is not None:
             self._problem(line, problem)
@@ -155,18 +162,19 @@ class _Scan:
 
     def _plain(self, case: Case) -> tuple[Case, bytes]:
         """The case with all but its input made plain, and its line; the input may be any object of Python."""
-        if not (type(case.input) is str and case.input.isascii() and case.expected is None and case.metadata is None):
-            case = Case(
-                case.index,
-                capture(case.id),
-                case.input,
-                capture(case.persona),
-                capture(case.expected),
-                capture(case.metadata),
-            )
-            shown = Case(case.index, case.id, capture(case.input), case.persona, case.expected, case.metadata)
-            return case, self._encode(shown) + b"\n"
-        return case, self._encode(case) + b"\n"
+        value = case.input
+        if type(value) is str and value.isascii() and case.expected is None and case.metadata is None:
+            try:
+                return case, self._encode(case) + b"\n"
+            except UnicodeEncodeError:  # Python's id or persona holds half a character
+                return self._captured(case)
+        return self._captured(case)
+
+    def _captured(self, case: Case) -> tuple[Case, bytes]:
+        told = [capture(part) for part in (case.id, case.input, case.persona, case.expected, case.metadata)]
+        shown = Case(case.index, *told)
+        case = Case(case.index, shown.id, case.input, shown.persona, shown.expected, shown.metadata)
+        return case, self._encode(shown) + b"\n"
 
     def _selects(self, case: Case) -> bool:
         wanted = self._selection
@@ -186,17 +194,35 @@ class _Scan:
         first: dict[str, int] = {}
         for index, (line, entry) in enumerate(entries):
             id = _case(entry, index, names).id
-            if hash(id) in hashes and first.setdefault(id, line) != line:
+            if hash(id) not in hashes:
+                continue
+            if id in first:
                 self._problem(line, f"the id {id!r} is that of line {first[id]} already; ids must differ")
+            first.setdefault(id, line)
         if self._problems:
             raise InputError(self._problems)
 
-    def _nothing_selected(self) -> str:
+    def _note(self, case: Case) -> None:
+        """Remember what there is to select, in bounds, and what was found of it."""
+        if case.id in self._selection.ids:
+            self._found.add(case.id)
+        if len(self._some_ids) < MAX_LISTED:
+            self._some_ids.append(case.id)
+        if case.persona is not None and (len(self._personas) < 1000 or case.persona in self._selection.personas):
+            self._personas.add(case.persona)
+
+    def _not_there(self) -> str | None:
+        """Say what was selected and is not there; one of several may be a typo, too."""
         wanted = self._selection
-        if wanted.personas:
-            there = ", ".join(sorted(self._personas)) or "no input has one"
-            return f"no input has the persona {', '.join(map(repr, wanted.personas))}; personas here: {there}"
-        return f"no input has the id {', '.join(map(repr, wanted.ids))}"
+        if absent := [persona for persona in wanted.personas if persona not in self._personas]:
+            there = ", ".join(sorted(self._personas)[:MAX_LISTED]) or "no input has one"
+            return f"no input has the persona {', '.join(map(repr, absent))}; personas here: {there}"
+        if absent := [id for id in wanted.ids if id not in self._found]:
+            more = ", …" if self._total > len(self._some_ids) else ""
+            return f"no input has the id {', '.join(map(repr, absent))}; ids here: {', '.join(self._some_ids)}{more}"
+        if not self._kept:
+            return "no input has both one of the personas and one of the ids selected"
+        return None
 
 
 def _case(entry: Any, index: int, names: Mapping[str, str]) -> Case:
@@ -228,11 +254,13 @@ class _Spill:
 
     def __init__(self) -> None:
         self._file = tempfile.NamedTemporaryFile(prefix="fluxloop-inputs-", suffix=".jsonl")  # noqa: SIM115
+        weakref.finalize(self, self._file.close)  # also where a cycle keeps it, without a ResourceWarning
+        self._write = self._file.file.write  # past the wrapper, which costs as much as the write
         self._count = 0
         self._decode = msgspec.json.Decoder(Case).decode
 
     def add(self, case: Case, line: bytes) -> None:
-        self._file.write(line)
+        self._write(line)
         self._count += 1
 
     def finish(self) -> _Spill:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping
 from typing import Any
 
@@ -29,9 +30,14 @@ def case_from(entry: Any, index: int, names: Mapping[str, str]) -> Case:
     """
     if isinstance(entry, str):
         return Case(index, _default_id(index), entry)
-    if not isinstance(entry, Mapping):
+    if type(entry) is dict:  # told apart first: a check against Mapping costs more than all the rest
+        rest = entry.copy()
+    elif isinstance(entry, Row):
+        rest = _without_empty_cells(entry, names)
+    elif isinstance(entry, Mapping):
+        rest = dict(entry)
+    else:
         raise EntryError(f"expected a text or a mapping with 'input', got {_kind(entry)}")
-    rest = _without_empty_cells(entry, names) if isinstance(entry, Row) else dict(entry)
     if names:
         rest = _renamed(entry, rest, names)
     take = rest.pop
@@ -47,7 +53,7 @@ def case_from(entry: Any, index: int, names: Mapping[str, str]) -> Case:
         raise EntryError(f"persona: expected a text, got {_kind(persona)}")
     if rest or metadata or source is not None:
         metadata = _metadata(rest, metadata, source)
-    return Case(index, _default_id(index) if id is None else _id(id), value, persona, expected, metadata or None)
+    return Case(index, _default_id(index) if id is None else _id(id, "id"), value, persona, expected, metadata or None)
 
 
 _ABSENT = object()
@@ -65,7 +71,7 @@ def _renamed(entry: Mapping[Any, Any], rest: dict[Any, Any], names: Mapping[str,
     return {**left, **taken}
 
 
-def _without_empty_cells(row: Row, names: Mapping[str, str]) -> dict[str, str]:
+def _without_empty_cells(row: Row, names: Mapping[str, str]) -> dict[Any, Any]:
     input_key = names.get("input", "input")
     return {key: cell for key, cell in row.items() if cell != "" or key == input_key}
 
@@ -75,18 +81,19 @@ def _metadata(rest: dict[Any, Any], metadata: Any, source: Any) -> dict[str, Any
         raise EntryError(f"metadata: expected a mapping, got {_kind(metadata)}")
     merged = {**rest, **(metadata or {})}
     if source is not None:
-        merged["source_id"] = _id(source)
+        merged["source_id"] = _id(source, "source_id")
     return merged
 
 
 def _without_input(entry: Mapping[Any, Any]) -> str:
     columns = [str(key) for key in entry]
-    likely = next((c for c in columns if c.lower() in _LIKELY), columns[0] if columns else None)
-    hint = f"; name the one to use with --map input={likely}" if likely else ""
+    others = [c for c in columns if c not in FIELDS]
+    likely = next((c for c in others if c.lower() in _LIKELY), others[0] if others else None)
+    hint = f"; name the one to use with --map {shlex.quote(f'input={likely}')}" if likely else ""
     return f"no 'input'; it has {_listed(entry)}{hint}"
 
 
-_LIKELY = ("question", "query", "prompt", "message", "text", "content", "user_message", "inputs")
+_LIKELY = ("input", "question", "query", "prompt", "message", "text", "content", "user_message", "inputs")
 
 
 def _listed(entry: Mapping[Any, Any]) -> str:
@@ -97,12 +104,15 @@ def _default_id(index: int) -> str:
     return f"input_{index + 1:03d}"
 
 
-def _id(value: Any) -> str:
+def _id(value: Any, field: str) -> str:
     if isinstance(value, str | int) and not isinstance(value, bool) and str(value).strip():
         return str(value)
-    raise EntryError(f"id: expected a text or an integer, got {value!r}")
+    raise EntryError(f"{field}: expected a text or an integer, got {_kind(value)}")
 
 
 def _kind(value: Any) -> str:
-    names = {type(None): "nothing", dict: "a mapping", list: "a list", bool: "true or false"}
-    return names.get(type(value)) or f"{value!r}"
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    names = {type(None): "nothing", dict: "a mapping", list: "a list"}
+    text = names.get(type(value)) or repr(value)
+    return text if len(text) <= 80 else text[:79] + "…"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,9 @@ from fluxloop.exceptions import InputError, Problem
 Entries = Iterator[tuple[int, Any]]
 """Line (from 1) and entry."""
 
+NOT_UTF8 = "not UTF-8 text; save the file as UTF-8"
+
+_CONTROL = re.compile(rb"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")
 _CSV_CELL = 1 << 30
 
 
@@ -32,13 +36,27 @@ def read_jsonl(path: Path) -> Entries:
         for number, line in enumerate(file, 1):
             if number == 1:
                 line = line.removeprefix(b"\xef\xbb\xbf")
-            if line.isspace():
+            if line.isspace() or not line:
                 continue
             try:
                 yield number, decode(line)
             except (msgspec.DecodeError, UnicodeDecodeError) as error:
-                what = "not UTF-8" if _not_utf8(line) else f"not valid JSON: {error}"
+                what = NOT_UTF8 if _not_utf8(line) else f"not valid JSON: {error}"
                 raise InputError([Problem(f"{path}:{number}", what)]) from None
+            except RecursionError:
+                raise InputError([Problem(f"{path}:{number}", "nested too deeply")]) from None
+
+
+def not_text(path: Path, *, control: bool = False) -> Problem:
+    """Return where a file stops being UTF-8 text, or where it has a control character YAML refuses."""
+    with path.open("rb") as file:
+        for number, line in enumerate(file, 1):
+            if _not_utf8(line):
+                return Problem(f"{path}:{number}", NOT_UTF8)
+            if control and (found := _CONTROL.search(line)):
+                what = f"the control character {found[0]!r} must be written as an escape in double quotes"
+                return Problem(f"{path}:{number}", what.replace("b'", "'"))
+    return Problem(str(path), NOT_UTF8)
 
 
 def _not_utf8(line: bytes) -> bool:
@@ -59,8 +77,8 @@ def read_csv(path: Path) -> Entries:
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
             yield from _rows(path, csv.reader(file, strict=True))
-    except UnicodeDecodeError as error:
-        raise InputError([Problem(f"{path}", f"not UTF-8: {error.reason} at byte {error.start}")]) from None
+    except UnicodeDecodeError:
+        raise InputError([not_text(path)]) from None
     finally:
         csv.field_size_limit(limit)
 
@@ -68,20 +86,35 @@ def read_csv(path: Path) -> Entries:
 def _rows(path: Path, reader: Any) -> Entries:
     line = 1
     try:
-        header = [name.strip() for name in next(reader, [])]
-        twice = {name for name in header if header.count(name) > 1}
-        if twice:
-            raise InputError([Problem(f"{path}:1", f"the header names {', '.join(map(repr, sorted(twice)))} twice")])
+        header: list[str] = []
+        while not header:
+            line = reader.line_num + 1
+            header = [name.strip() for name in next(reader)]
+        _check_header(f"{path}:{line}", header)
         line = reader.line_num + 1
         for cells in reader:
             if len(cells) > len(header):
-                what = f"{len(cells)} cells, but the header names {len(header)} columns (is a comma not quoted?)"
+                what = f"more cells ({len(cells)}) than the header has columns ({len(header)}); is a comma not quoted?"
                 raise InputError([Problem(f"{path}:{line}", what)])
             if cells:
-                yield line, Row(zip(header, cells, strict=False))
+                row = Row(zip(header, cells, strict=False))
+                row.pop("", None)  # a column without a name, as an index or trailing commas leave one
+                yield line, row
             line = reader.line_num + 1
+    except StopIteration:
+        return
     except csv.Error as error:
-        raise InputError([Problem(f"{path}:{line}", f"not valid CSV: {error}")]) from None
+        hint = "; is a quote not closed?" if "end of data" in str(error) else ""
+        raise InputError([Problem(f"{path}:{line}", f"not valid CSV: {error}{hint}")]) from None
+
+
+def _check_header(where: str, header: list[str]) -> None:
+    twice = sorted({name for name in header if name and header.count(name) > 1})
+    if twice:
+        raise InputError([Problem(where, f"the header names {', '.join(map(repr, twice))} twice")])
+    other = next((mark for mark in (";", "\t") if mark in header[0]), None)
+    if len(header) == 1 and other:
+        raise InputError([Problem(where, f"expected columns separated by commas, got them separated by {other!r}")])
 
 
 def read_yaml(path: Path) -> Entries:

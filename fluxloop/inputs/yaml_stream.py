@@ -7,6 +7,7 @@ The C parser gives events; only one item at a time becomes nodes and then values
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,7 @@ from ruamel.yaml.nodes import MappingNode, ScalarNode, SequenceNode
 from ruamel.yaml.reader import ReaderError
 
 from fluxloop.exceptions import InputError, Problem
+from fluxloop.inputs.readers import not_text
 
 LIST_KEYS = ("generated_inputs", "inputs")
 MAX_DEPTH = 100
@@ -52,12 +54,20 @@ def yaml_problem(path: Path, error: Exception) -> Problem:
         mark = error.problem_mark or error.context_mark
         where = f"{path}:{mark.line + 1}:{mark.column + 1}" if mark else str(path)
         what = " ".join(part for part in (error.problem, f"({error.context})" if error.context else "") if part)
-        if "cannot start any token" in what and "\\t" in what:
+        if what.startswith("but "):
+            what = f"{error.context}, {error.problem}"
+        if "cannot start any token" in what and mark and _is_tab(path, mark):
             what += "; YAML is indented with spaces, not tabs"
         return Problem(where, f"not valid YAML: {what}")
     if isinstance(error, ReaderError | UnicodeDecodeError):
-        return Problem(str(path), f"not UTF-8 text: {error.reason}")
+        return not_text(path, control=True)
     return Problem(str(path), f"not valid YAML: {error}")
+
+
+def _is_tab(path: Path, mark: Any) -> bool:
+    with path.open(encoding="utf-8-sig", errors="replace") as file:
+        line = next(islice(file, mark.line, None), "")
+    return line[mark.column : mark.column + 1] == "\t"
 
 
 class _ShapeError(Exception):
@@ -119,7 +129,8 @@ class _Items:
         self._loader.get_event()
         if not found:
             raise _ShapeError(
-                start.start_mark.line + 1, f"no 'generated_inputs' or 'inputs' here; it has {', '.join(keys)}"
+                start.start_mark.line + 1,
+                f"no 'generated_inputs' or 'inputs' here; it has {', '.join(keys) or 'no keys'}",
             )
 
     def _node(self, depth: int) -> Any:
@@ -160,4 +171,7 @@ class _Items:
         return event.ctag
 
     def _value(self, node: Any) -> Any:
-        return self._loader.construct_document(node)
+        try:
+            return self._loader.construct_document(node)
+        except (ValueError, LookupError) as error:  # a date or a number that cannot be one
+            raise _ShapeError(node.start_mark.line + 1, f"not valid YAML: {error}; a text goes in quotes") from None

@@ -1,0 +1,3 @@
+"""Fails when imported."""
+
+VALUE = 1 / 0

@@ -1,0 +1,108 @@
+"""The house: imports run one way. A new module adds its row."""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+LEAF = ()
+
+MAY_IMPORT: dict[str, tuple[str, ...]] = {
+    "__init__": LEAF,  # beyond TYPE_CHECKING it imports what is asked for, when it is asked for
+    "records": LEAF,
+    "clock": LEAF,
+    "exceptions": LEAF,
+    "statistics": LEAF,
+    "interrupt": LEAF,
+    "provenance": ("__init__",),
+    "plan": ("records",),
+    "schedule": ("records",),
+    "summary": ("records", "schedule", "statistics"),
+    "tracing": ("records", "clock"),
+    "calling": ("records", "exceptions", "tracing"),
+    "runner": ("records", "clock", "exceptions", "interrupt", "tracing", "calling"),
+    "executors": ("records", "schedule", "runner"),
+    "store": ("records", "exceptions"),
+    "sinks": ("records", "exceptions", "store", "summary", "tracing"),
+    "inputs": ("records", "exceptions", "plan", "tracing"),
+    "config": ("exceptions", "inputs", "store", "tracing"),
+    "sinks.configured": ("exceptions", "calling", "config", "tracing"),
+    "progress": ("records", "summary"),
+    "reports": ("summary", "progress"),
+    "result": ("records", "exceptions", "store", "summary", "reports"),
+    "testing": ("records", "schedule", "runner"),
+}  # `experiment` joins: it may import everything
+PURE = ("records", "plan", "schedule", "statistics")
+OUTSIDE = {"os", "io", "sys", "time", "datetime", "random", "secrets", "pathlib", "tempfile", "threading", "asyncio"}
+
+
+def imports(path: Path) -> set[str]:
+    """Every module a file imports, also inside functions; not what only a type checker sees."""
+    tree = ast.parse(path.read_text())
+    unseen = [node for node in ast.walk(tree) if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test)]
+    skipped = {id(inner) for node in unseen for inner in ast.walk(node)}
+    found: set[str] = set()
+    for node in ast.walk(tree):
+        if id(node) in skipped:
+            continue
+        if isinstance(node, ast.Import):
+            found.update(alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}:{node.lineno}: a relative import"
+            found.add(str(node.module))
+    return found
+
+
+def part(module: str) -> str:
+    """The row of a module: the package or top module below fluxloop it belongs to."""
+    return module.split(".")[1] if "." in module else "__init__"
+
+
+MODULES = sorted((ROOT / "fluxloop").rglob("*.py"))
+NAMES = [str(path.relative_to(ROOT / "fluxloop").with_suffix("")) for path in MODULES]
+
+
+@pytest.mark.parametrize("path", MODULES, ids=NAMES)
+def test_imports_run_one_way(path: Path) -> None:
+    """A module imports what its row allows, its own package, and never the command line or the package root."""
+    parts = path.relative_to(ROOT / "fluxloop").with_suffix("").parts
+    here, row = parts[0], ".".join(parts)
+    found = imports(path)
+    assert not {name for name in found if name.partition(".")[0] in ("click", "fluxloop_cli")}
+    inside = {part(name) for name in found if name.partition(".")[0] == "fluxloop"} - {here}
+    if here != "experiment":
+        assert inside <= set(MAY_IMPORT.get(row, MAY_IMPORT[here]))
+
+
+@pytest.mark.parametrize("name", PURE)
+def test_pure_modules_touch_nothing_outside(name: str) -> None:
+    """The plan, the schedule and the statistics know no clock, no file and no chance."""
+    found = imports(ROOT / "fluxloop" / f"{name}.py")
+    assert not {name.partition(".")[0] for name in found} & OUTSIDE
+
+
+def test_the_command_line_is_thin() -> None:
+    """The command line imports the library and click only, and only the library's own public parts."""
+    found = {name for path in (ROOT / "fluxloop_cli").glob("*.py") for name in imports(path)}
+    outside = {name.partition(".")[0] for name in found} - {"fluxloop", "fluxloop_cli", "click"}
+    assert outside <= {"__future__", "collections", "contextlib", "importlib", "typing"}
+    assert {name for name in found if name.startswith("fluxloop.")} == {
+        "fluxloop.config",
+        "fluxloop.exceptions",
+        "fluxloop.reports.rows",
+    }
+
+
+def test_every_row_is_of_a_module() -> None:
+    """The table holds no row for what is gone, and the rows themselves go one way."""
+    there = [path.relative_to(ROOT / "fluxloop").with_suffix("").parts for path in MODULES]
+    whole = {name for name in MAY_IMPORT if "." not in name}
+    assert whole | {"experiment"} == {parts[0] for parts in there}
+    assert set(MAY_IMPORT) - whole <= {".".join(parts) for parts in there}
+    seen: set[str] = set()
+    for name, allowed in MAY_IMPORT.items():
+        assert set(allowed) <= seen, name
+        seen.add(name)
