@@ -15,10 +15,11 @@ from fluxloop.config.convert import Path as KeyPath
 from fluxloop.config.document import Document, read_document
 from fluxloop.config.model import ExperimentConfig
 from fluxloop.exceptions import ConfigError, Problem
+from fluxloop.tracing.redaction import MASK
 
 DEFAULT_CONFIG = Path("configs/simulation.yaml")
 
-_REFERENCE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
+_REFERENCE = re.compile(r"(\$?)\$\{([A-Za-z_][A-Za-z0-9_]*)\}")  # `$${NAME}` stands for the text `${NAME}`
 _VARIABLE = re.compile(r"FLUXLOOP_([A-Z][A-Z0-9]*)__(.+)")
 
 
@@ -72,27 +73,32 @@ def load_config(
         raise ConfigError([Problem("configuration", f"expected a file or a mapping, got {shown(source)}")])
     environment = os.environ if environment is None else environment
     document = read_document(source) if isinstance(source, Path) else None
-    data: Any = document.data if document else dict(source or {}) if not isinstance(source, Path) else {}
+    given: Any = document.data if document else {} if source is None else source
+    data = _copied(given)
     problems: list[Problem] = []
-    references: dict[KeyPath, str] = {}
-    data = _resolve(data, (), environment, references, problems, document)
-    unset = {path for path, text in references.items() if _missing(text, environment)}
     applied: dict[KeyPath, str] = {}
     for override in (
         *_from_environment(environment),
         *_from_settings(settings, problems),
         *_from_caller(overrides or {}),
     ):
-        _apply(data, override, applied, references, problems)
-    config, faults = structure(data)
-    faults = [fault for fault in faults if fault[0] not in unset]
+        _apply(data, override, applied, problems)
+    resolving = _Resolving(environment, applied)
+    config, faults = structure(resolving.value(data, ()))
+    faults = [*resolving.faults, *(fault for fault in faults if fault[0] not in resolving.failed)]
     if document is not None:
         faults.sort(key=lambda fault: document.position(fault[0]))
     problems += [_problem(path, message, document, applied) for path, message in faults]
     if problems or config is None:
         raise ConfigError(problems)
     path = source if isinstance(source, Path) else None
-    return LoadedConfig(config=config, root=_root(path), path=path, references=references)
+    return LoadedConfig(config=config, root=_root(path), path=path, references=resolving.references)
+
+
+def _copied(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {str(key): _copied(item) for key, item in value.items()}
+    return [_copied(item) for item in value] if isinstance(value, list | tuple) else value
 
 
 def _root(path: Path | None) -> Path:
@@ -102,39 +108,45 @@ def _root(path: Path | None) -> Path:
     return folder.parent if folder.name == "configs" else folder
 
 
-def _resolve(
-    value: Any,
-    path: KeyPath,
-    environment: Mapping[str, str],
-    references: dict[KeyPath, str],
-    problems: list[Problem],
-    document: Document | None,
-) -> Any:
-    """Return a copy with `${NAME}` replaced, noting each text that had one."""
+class _Resolving:
+    """Put the environment's values in the place of `${NAME}`, where no override stands."""
 
-    def inner(item: Any, step: str | int) -> Any:
-        return _resolve(item, (*path, step), environment, references, problems, document)
+    def __init__(self, environment: Mapping[str, str], applied: Mapping[KeyPath, str]) -> None:
+        self._environment = environment
+        self._applied = applied
+        self.references: dict[KeyPath, str] = {}
+        self.faults: list[tuple[KeyPath, str]] = []
 
-    if isinstance(value, Mapping):
-        return {str(key): inner(item, str(key)) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [inner(item, index) for index, item in enumerate(value)]
-    if not isinstance(value, str) or "${" not in value:
-        return value
-    if _REFERENCE.search(value):
-        references[path] = value
-    if missing := _missing(value, environment):
+    @property
+    def failed(self) -> set[KeyPath]:
+        return {path for path, _ in self.faults}
+
+    def value(self, value: Any, path: KeyPath) -> Any:
+        if path in self._applied:
+            return value
+        if isinstance(value, dict):
+            return {key: self.value(item, (*path, key)) for key, item in value.items()}
+        if isinstance(value, list):
+            return [self.value(item, (*path, index)) for index, item in enumerate(value)]
+        if value == MASK:
+            self.faults.append((path, "masked when this file was written; give it again with --set, or as ${NAME}"))
+        if not isinstance(value, str) or "${" not in value:
+            return value
+        return self._text(value, path)
+
+    def _text(self, text: str, path: KeyPath) -> Any:
+        names = [name for dollar, name in _REFERENCE.findall(text) if not dollar]
+        missing = [name for name in dict.fromkeys(names) if name not in self._environment]
         for name in missing:
             message = f"the environment variable {name} is not set; set it, or write the value here"
-            problems.append(_problem(path, message, document, {}))
-        return value
-    text = _REFERENCE.sub(lambda match: environment[match[1]], value)
-    # In `args` a reference stays text (an id may look like a number); elsewhere its key decides.
-    return text if path[:2] == ("runner", "args") else Given(text)
-
-
-def _missing(text: str, environment: Mapping[str, str]) -> list[str]:
-    return [name for name in dict.fromkeys(_REFERENCE.findall(text)) if name not in environment]
+            self.faults.append((path, message))
+        if missing:
+            return text
+        if names:
+            self.references[path] = text
+        resolved = _REFERENCE.sub(lambda match: match[0][1:] if match[1] else self._environment[match[2]], text)
+        # In `args` a reference stays text (an id may look like a number); elsewhere its key decides.
+        return Given(resolved) if names and path[:2] != ("runner", "args") else resolved
 
 
 def _from_environment(environment: Mapping[str, str]) -> list[Override]:
@@ -175,7 +187,6 @@ def _apply(
     data: dict[str, Any],
     override: Override,
     applied: dict[KeyPath, str],
-    references: dict[KeyPath, str],
     problems: list[Problem],
 ) -> None:
     place = data
@@ -190,8 +201,6 @@ def _apply(
         place = below
     place[str(override.path[-1])] = override.value
     applied[override.path] = override.source
-    for path in [path for path in references if path[: len(override.path)] == override.path]:
-        del references[path]
 
 
 def _problem(path: KeyPath, message: str, document: Document | None, applied: Mapping[KeyPath, str]) -> Problem:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,8 @@ from fluxloop.config.load import LoadedConfig
 from fluxloop.config.model import ExperimentConfig
 from fluxloop.tracing.capture import capture
 from fluxloop.tracing.redaction import MASK, is_secret_name
+
+_LITERAL = re.compile(r"\$\{(?=[A-Za-z_][A-Za-z0-9_]*\})")
 
 
 def snapshot(loaded: LoadedConfig, config: ExperimentConfig) -> dict[str, Any]:
@@ -71,7 +74,9 @@ def _tell(value: Any, path: KeyPath, references: dict[KeyPath, str], secret: boo
         }
     if isinstance(value, list | tuple):
         return [_tell(item, (*path, index), references, secret) for index, item in enumerate(value)]
-    if secret and value is not None and value != "":
+    if secret and value is not None and value != "" and not isinstance(value, bool):
         return MASK
+    if isinstance(value, str):
+        return _LITERAL.sub("$${", capture(value))
     # YAML tells these; what else an argument of Python's may be becomes plain data.
     return value if isinstance(value, float | date | bytes) else capture(value)

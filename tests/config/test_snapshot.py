@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from ruamel.yaml import YAML
 
-from fluxloop import Experiment
+from fluxloop import ConfigError, Experiment
 from fluxloop.config import (
     ExperimentConfig,
     InputsConfig,
@@ -221,3 +221,27 @@ def test_running_again_from_elsewhere(tmp_path: Path, monkeypatch: pytest.Monkey
     assert "${RERUN_STYLE}" in config[0]
     assert "loud" not in config[0]
     assert structure(YAML(typ="safe").load(config[0]))[0] is not None
+
+
+def test_a_masked_value_is_asked_for_again(tmp_path: Path) -> None:
+    """Running a written configuration with a masked secret says which key to give, and takes it."""
+    (tmp_path / "config.yaml").write_text("runner: {target: 'm:f', args: {api_key: '***'}}\n")
+
+    with pytest.raises(ConfigError, match=r"config\.yaml:1:40: runner\.args\.api_key: masked .*--set"):
+        load_config(tmp_path / "config.yaml", environment={})
+    loaded = load_config(tmp_path / "config.yaml", settings=["runner.args.api_key=sk-1"], environment={})
+    assert loaded.config.runner.args == {"api_key": "sk-1"}
+
+
+@given(text=st.text(alphabet="$ab{}A", max_size=12))
+def test_texts_that_look_like_references_are_told_as_they_are(text: str) -> None:
+    """A text from the command line that holds `${NAME}` comes back from the snapshot the same."""
+    loaded = load_config({"runner": {"target": "m:f"}}, overrides={"runner.args.x": text}, environment={})
+    again = load_config(snapshot(loaded, loaded.config), environment={})
+    assert again.config.runner.args == {"x": text}
+
+
+def test_an_override_stands_before_a_reference_that_is_not_set() -> None:
+    """A value that is given needs no variable."""
+    loaded = load_config({"runner": {"target": "${NOT_SET}"}}, settings=["runner.target=m:f"], environment={})
+    assert loaded.config.runner.target == "m:f"

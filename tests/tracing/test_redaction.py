@@ -20,6 +20,12 @@ SECRET = [
     "credentials",
     "Passphrase",
     "PrivateKey",
+    "PGPASSWORD",
+    "MYSQL_PWD",
+    "AWS_SECRETS",
+    "AWS_ACCESS_KEY_ID",
+    "api_keys",
+    "authorization",
 ]
 HARMLESS = [
     "monkey",
@@ -32,6 +38,10 @@ HARMLESS = [
     "sort_key",
     "tokenizer",
     "secretary",
+    "token_count",
+    "next_token",
+    "idempotency_key",
+    "id",
     "",
     "名前",
 ]
