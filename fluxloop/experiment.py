@@ -11,8 +11,8 @@ import shutil
 import signal
 import threading
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, closing, contextmanager
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager, suppress
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -21,12 +21,12 @@ import attrs
 import msgspec
 
 from fluxloop.calling.binding import Binding
-from fluxloop.calling.target import find_object, importable, reference_to
+from fluxloop.calling.target import importable, reference_to
 from fluxloop.clock import timestamp
 from fluxloop.config import ExperimentConfig, load_config, snapshot
 from fluxloop.config.model import Name
 from fluxloop.config.snapshot import to_yaml
-from fluxloop.exceptions import ConfigError, Problem, TargetError, UsageError
+from fluxloop.exceptions import ConfigError, Problem, SinkError, UsageError
 from fluxloop.executors.base import Executor
 from fluxloop.executors.inline import InlineExecutor
 from fluxloop.inputs.cases import Inputs, Selection, inputs_from
@@ -34,15 +34,18 @@ from fluxloop.interrupt import Abandoned, Interrupt
 from fluxloop.plan import Cases, Plan
 from fluxloop.progress import Progress, progress_for
 from fluxloop.provenance import ran_on
+from fluxloop.records import Attempt
 from fluxloop.result import ExperimentResult
 from fluxloop.runner import Task
 from fluxloop.schedule import Schedule
 from fluxloop.sinks.base import SinkContext, TraceSink
+from fluxloop.sinks.configured import configured_sinks
 from fluxloop.sinks.group import SinkGroup
 from fluxloop.sinks.jsonl import JsonlSink
 from fluxloop.store.layout import CONFIG, SUMMARY, claim_directory, directory_name, name_problem
 from fluxloop.store.lines import replace
 from fluxloop.summary import ExperimentStatus, Summary, SummaryBuilder
+from fluxloop.tracing.capture import message, type_name
 from fluxloop.tracing.output import captured_output
 
 
@@ -181,6 +184,7 @@ class Experiment:
         except asyncio.CancelledError:
             interrupt.request()
             await asyncio.wait([waiting])
+            waiting.exception()  # what else went wrong is in the directory; asyncio need not tell it
             raise
 
     @property
@@ -216,22 +220,23 @@ class Experiment:
             progress.info(f"Loaded {len(plan.cases)} inputs")
             progress.info(f"Running {plan.iterations} iterations per input ({len(plan)} total runs)")
             task, _ = self._task
+            with importable(self._import_places):
+                others = (*configured_sinks(self.config.output.sinks), *self._sinks)
             started = time.time_ns()
             path = claim_directory(self._output, str(self.config.name), started / 1e9)
             summary = self._builder(plan, started)
-            sinks = SinkGroup(JsonlSink(), (*self._configured_sinks, *self._sinks), progress.warn)
+            sinks = SinkGroup(JsonlSink(), others, progress.warn)
+            interrupt.announce = progress.signal
             try:
-                self._begin(path, plan, sinks, summary)
-                status, reason = self._run_all(task, plan, sinks, summary, progress, interrupt)
+                with interrupt.listening():
+                    self._begin(path, plan, sinks, summary)
+                    status, reason = self._run_all(task, plan, sinks, summary, progress, interrupt)
+                    return ExperimentResult(path, self._finish(path, sinks, summary, status, reason))
             except BaseException as error:
-                if isinstance(error, UsageError) and not summary.total:
-                    # Nothing has run, so nothing is left behind.
-                    sinks.close(summary.build("failed", completed_at=None))
-                    shutil.rmtree(path, ignore_errors=True)
-                    raise
-                self._finish(path, sinks, summary, "failed", f"{type(error).__name__}: {error}")
+                self._give_up(path, sinks, summary, error)
+                if isinstance(error, SinkError):
+                    raise SinkError(f"{error}; the {summary.total} runs finished before are safe in {path}") from error
                 raise
-            return ExperimentResult(path, self._finish(path, sinks, summary, status, reason))
 
     def _run_all(
         self,
@@ -244,14 +249,13 @@ class Experiment:
     ) -> tuple[ExperimentStatus, str | None]:
         """Start, settle and write every run; the only place that writes results."""
         schedule = Schedule(plan, lambda: interrupt.requested)
-        interrupt.announce = progress.signal
         progress.start(len(plan))
         try:
             with (
-                interrupt.listening(),
                 captured_output(progress.aside, progress.stand_aside),
                 closing(_closable(self._executor.run(task, schedule))) as batches,
             ):
+                interrupt.release()
                 for attempts in batches:
                     interrupt.hold()
                     traces = [trace for attempt in attempts if (trace := schedule.settle(attempt))]
@@ -260,8 +264,9 @@ class Experiment:
                         progress.update(trace, summary.add(trace))
                     interrupt.release()
         except Abandoned:
-            pass
+            pass  # the second Ctrl-C; what is done is written
         finally:
+            interrupt.hold()
             progress.stop()
         if interrupt.requested and summary.total < len(plan):
             return "interrupted", signal.Signals(interrupt.signal).name if interrupt.signal else "cancelled"
@@ -271,17 +276,28 @@ class Experiment:
         told = snapshot(self._loaded, self.config)
         if self._entries is not None:
             told["inputs"]["file"] = None  # the inputs were Python's
-        replace(path / CONFIG, to_yaml(told))
-        replace(path / SUMMARY, _json(summary.build("running", completed_at=None)))
+        _write(path / CONFIG, to_yaml(told))
+        _write(path / SUMMARY, _json(summary.build("running", completed_at=None)))
         sinks.open(SinkContext(name=str(self.config.name), path=path, planned=len(plan), config=told))
 
     def _finish(
         self, path: Path, sinks: SinkGroup, summary: SummaryBuilder, status: ExperimentStatus, reason: str | None
     ) -> Summary:
         final = summary.build(status, completed_at=timestamp(time.time_ns()), stop_reason=reason)
-        replace(path / SUMMARY, _json(final))
-        sinks.close(final)
+        try:
+            _write(path / SUMMARY, _json(final))
+        finally:
+            sinks.close(final)
         return final
+
+    def _give_up(self, path: Path, sinks: SinkGroup, summary: SummaryBuilder, error: BaseException) -> None:
+        """Leave nothing behind when nothing has run and the user can mend it, else all that is done."""
+        if isinstance(error, UsageError | KeyboardInterrupt) and not summary.total:
+            sinks.close(summary.build("failed", completed_at=None))
+            shutil.rmtree(path, ignore_errors=True)
+            return
+        with suppress(SinkError):  # what went wrong first is what is raised
+            self._finish(path, sinks, summary, "failed", f"{type_name(error)}: {message(error)}")
 
     def _builder(self, plan: Plan, started: int) -> SummaryBuilder:
         environment = {
@@ -316,7 +332,7 @@ class Experiment:
         runner = self.config.runner
         target = runner.target if self._callable is None else self._callable
         if target is None:
-            raise self._no_target()
+            raise self._missing("runner.target", "the agent to run, as module:function", "--target")
         task = Task(
             target=target,
             args=runner.args,
@@ -332,29 +348,15 @@ class Experiment:
     @cached_property
     def _inputs(self) -> Inputs:
         chosen = self.config.inputs
+        if self._entries is None and chosen.file is None:
+            raise self._missing("inputs.file", "a file of inputs, which this one's did not come from", "--inputs")
         _, binding = self._task
         return inputs_from(
-            self._root / chosen.file if self._entries is None else self._entries,
+            self._root / str(chosen.file) if self._entries is None else self._entries,
             names=chosen.map,
             selection=Selection(personas=chosen.personas, ids=chosen.ids, limit=chosen.limit),
             check=binding.problem,
         )
-
-    @cached_property
-    def _configured_sinks(self) -> tuple[TraceSink, ...]:
-        sinks = []
-        with importable(self._import_places):
-            for index, chosen in enumerate(self.config.output.sinks):
-                key = f"output.sinks.{index}"
-                kind = find_object(chosen.sink, key=key)
-                try:
-                    sink = kind(**chosen.args)
-                except Exception as error:
-                    raise TargetError(f"{key}: {chosen.sink} cannot be made: {error}") from error
-                if not isinstance(sink, TraceSink):
-                    raise TargetError(f"{key}: {chosen.sink} is not a subclass of fluxloop.TraceSink")
-                sinks.append(sink)
-        return tuple(sinks)
 
     @property
     def _import_places(self) -> tuple[Path, ...]:
@@ -381,14 +383,20 @@ class Experiment:
         finally:
             os.chdir(before)
 
-    def _no_target(self) -> ConfigError:
+    def _missing(self, key: str, expected: str, option: str) -> ConfigError:
         where = str(self._loaded.path or "configuration")
-        message = "expected the agent to run, as module:function, got nothing; or name it with --target"
-        return ConfigError([Problem(where, message, "runner.target")])
+        return ConfigError([Problem(where, f"expected {expected}, got nothing; or name it with {option}", key)])
 
 
 def _here(path: str | os.PathLike[str] | None) -> str | None:
     return None if path is None else str(Path.cwd() / path)
+
+
+def _write(path: Path, content: bytes) -> None:
+    try:
+        replace(path, content)
+    except OSError as error:
+        raise SinkError(f"{path.name} cannot be written: {error.strerror or error}") from error
 
 
 def _json(summary: Summary) -> bytes:
@@ -399,24 +407,9 @@ def _default_name(target: str | None) -> str:
     """The last part of the target's module; a function of a script or notebook gives its own name."""
     module, _, path = (target or "").partition(":")
     name = path.removesuffix("()").rpartition(".")[2] if module == "__main__" else module.rpartition(".")[2]
-    return "experiment" if name_problem(name) else name
+    return name if name.isidentifier() and not name_problem(name) else "experiment"
 
 
-def _closable(batches: Iterable[Any]) -> Any:
-    """The executor's batches, with a `close` whether it wrote a generator or not."""
-    if hasattr(batches, "close"):
-        return batches
-    stack = ExitStack()
-    return _Batches(iter(batches), stack)
-
-
-class _Batches:
-    def __init__(self, batches: Iterator[Any], stack: ExitStack) -> None:
-        self._batches = batches
-        self._stack = stack
-
-    def __iter__(self) -> Iterator[Any]:
-        return self._batches
-
-    def close(self) -> None:
-        self._stack.close()
+def _closable(batches: Iterable[Sequence[Attempt]]) -> Generator[Sequence[Attempt], None, None]:
+    """The executor's batches as a generator, whose `close` reaches the executor's own."""
+    yield from batches

@@ -17,8 +17,8 @@ class Abandoned(BaseException):
 class Interrupt:
     """Whether to stop, asked by a signal or by a caller.
 
-    The first signal lets the runs in flight finish. The second ends them at once, but waits
-    while the loop is writing.
+    The first signal lets the runs in flight finish. The second leaves them at once, by raising
+    `Abandoned`, but only between `release` and `hold`: whoever writes is not torn away.
     """
 
     def __init__(self) -> None:
@@ -27,7 +27,7 @@ class Interrupt:
         self.signal: int | None = None
         """The signal that asked, or None."""
         self.requested = False
-        self._writing = False
+        self._held = True
         self._postponed = False
 
     def request(self, number: int | None = None) -> None:
@@ -52,12 +52,12 @@ class Interrupt:
                 signal.signal(number, signal.SIG_DFL if handler is None else handler)
 
     def hold(self) -> None:
-        """Let a second signal wait: the loop is writing."""
-        self._writing = True
+        """Let a second signal wait."""
+        self._held = True
 
     def release(self) -> None:
-        """Let a second signal through again, at once if one came meanwhile."""
-        self._writing = False
+        """Let a second signal through, at once if one has come already."""
+        self._held = False
         if self._postponed:
             self._postponed = False
             raise Abandoned
@@ -66,7 +66,7 @@ class Interrupt:
         if not self.requested:
             self.request(number)
             self.announce("Stopping after the run in flight. Press Ctrl-C again to stop at once.")
-        elif self._writing:
+        elif self._held:
             self._postponed = True
         else:
             raise Abandoned

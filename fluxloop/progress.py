@@ -6,6 +6,7 @@ import importlib
 import os
 import sys
 import time
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import Any, TextIO
@@ -133,8 +134,13 @@ class LogProgress(Progress):
     def _state(self, now: float) -> str:
         share = 100 * self._done / self._total if self._total else 100
         failed = f" - {self._failed} failed" if self._failed else ""
-        left = (now - self._began) / self._done * (self._total - self._done) if self._done else 0
-        return f"{self._done}/{self._total} ({share:.0f}%){failed} - ETA: {clock(left)}"
+        return f"{self._done}/{self._total} ({share:.0f}%){failed}{self._time(now - self._began)}"
+
+    def _time(self, elapsed: float) -> str:
+        if not self._done:
+            return ""
+        left = self._total - self._done
+        return f" - ETA: {clock(elapsed / self._done * left)}" if left else f" - {clock(elapsed)}"
 
 
 class BarProgress(LogProgress):
@@ -206,7 +212,10 @@ class BarProgress(LogProgress):
 
 def _bar_class(notebook: bool) -> Any:
     # tqdm costs 30 ms to import, which an experiment without a bar does not pay.
-    base: Any = importlib.import_module("tqdm.auto" if notebook else "tqdm").tqdm
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # without ipywidgets the bar is text, which does as well
+        base: Any = importlib.import_module("tqdm.auto" if notebook else "tqdm").tqdm
+    widget = any(one.__module__ == "tqdm.notebook" for one in base.__mro__)
 
     class Bar(base):  # type: ignore[misc]
         """A tqdm bar that reads as `[▓▓▓▓▓░░░░░] 250/500 (50%) - ETA: 2m 15s`."""
@@ -216,7 +225,7 @@ def _bar_class(notebook: bool) -> Any:
         def __init__(self, progress: BarProgress, total: int, stream: TextIO) -> None:
             self._progress = progress
             options: dict[str, Any] = {"total": total, "miniters": 1, "mininterval": 0}
-            if not notebook:
+            if not widget:
                 options.update(
                     file=stream,
                     ascii="░▓" if _can_write(stream, "░▓") else ".#",

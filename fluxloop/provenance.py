@@ -33,11 +33,11 @@ def git_state(root: Path, results: Path) -> dict[str, Any] | None:
     if not any((folder / ".git").exists() for folder in (root, *root.parents)):
         return None
     commit = _git(root, "rev-parse", "HEAD")
-    ours = [f":(exclude){results}"] if results.is_relative_to(root) and results != root else []
+    ours = [f":(exclude,literal){results}"] if results.is_relative_to(root) and results != root else []
     status = _git(root, "status", "--porcelain", "--", ".", *ours)
     if commit is None or status is None:
         return None
-    difference = (_git(root, "diff", "HEAD") or b"") if status else b""
+    difference = (_git(root, "diff", "HEAD", "--", ".", *ours) or b"") if status else b""
     return {
         "commit": commit.decode().strip(),
         "clean": not status,

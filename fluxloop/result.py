@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import html
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import msgspec
 
@@ -18,6 +19,8 @@ from fluxloop.summary import Summary, SummaryBuilder
 
 if TYPE_CHECKING:
     import pandas
+
+T = TypeVar("T")
 
 
 class ExperimentResult:
@@ -37,8 +40,7 @@ class ExperimentResult:
 
     def __iter__(self) -> Iterator[Trace]:
         """Read the traces one by one, in the order they finished."""
-        for line in _lines(self.path / TRACES):
-            yield decode_trace(line)
+        return islice(_records(self.path / TRACES, decode_trace), len(self))
 
     def __len__(self) -> int:
         return self.summary.total_traces
@@ -48,8 +50,7 @@ class ExperimentResult:
 
     def summaries(self) -> Iterator[TraceSummary]:
         """Read the short form of the traces one by one, in the same order."""
-        for line in _lines(self.path / TRACE_SUMMARY):
-            yield decode_trace_summary(line)
+        return islice(_records(self.path / TRACE_SUMMARY, decode_trace_summary), len(self))
 
     @property
     def failures(self) -> list[Trace]:
@@ -146,9 +147,18 @@ def _recount(directory: Path, told: Summary) -> Summary:
         ran_on=told.ran_on,
         fail_under=told.fail_under,
     )
-    for line in _lines(directory / TRACES):
-        builder.add(decode_trace(line))
+    # A run is done when its summary line, the last to be written, is whole.
+    for trace, _ in zip(_records(directory / TRACES, decode_trace), _lines(directory / TRACE_SUMMARY), strict=False):
+        builder.add(trace)
     return builder.build("running", completed_at=None)
+
+
+def _records(path: Path, decode: Callable[[bytes], T]) -> Iterator[T]:
+    for number, line in enumerate(_lines(path), 1):
+        try:
+            yield decode(line)
+        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+            raise OutputError(path, f"line {number} is damaged: {error}") from None
 
 
 def _lines(path: Path) -> Iterator[bytes]:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import contextvars
 import inspect
+import os
 import time
 import traceback
 import warnings
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Awaitable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
-from types import TracebackType
+from types import GeneratorType, TracebackType
 from typing import Any
 
 from attrs import field, frozen
@@ -28,7 +29,7 @@ from fluxloop.tracing.capture import capture, message, type_name
 from fluxloop.tracing.context import Run, current
 from fluxloop.tracing.streams import StreamedOutput
 
-_PACKAGE = str(Path(__file__).parent)
+_PACKAGE = str(Path(__file__).parent) + os.sep
 
 
 Loaded = tuple[Target, Binding, "str | None"]
@@ -63,10 +64,14 @@ class Task:
             TargetError: the target cannot be loaded or bound.
         """
         with importable(self.import_places):
-            loaded = Target.load(self.target) if isinstance(self.target, str) else Target.of(self.target)
-        known = conventions(loaded.subject)
-        binding = bind(loaded, args=self.args, inject=self.inject, input_template=self.input_template, known=known)
-        return loaded, binding, self.output_path or known.output_path
+            target = Target.load(self.target) if isinstance(self.target, str) else Target.of(self.target)
+        return self.bound(target)
+
+    def bound(self, target: Target) -> Loaded:
+        """Bind the arguments of a loaded target."""
+        known = conventions(target.subject)
+        binding = bind(target, args=self.args, inject=self.inject, input_template=self.input_template, known=known)
+        return target, binding, self.output_path or known.output_path
 
     def open(self) -> Runner:
         """Build the runner, once for each worker."""
@@ -81,13 +86,13 @@ class Runner:
 
     def __init__(self, task: Task, loaded: Loaded) -> None:
         self._task = task
-        target, self._binding, self._output_path = loaded
-        self._use(target)
+        self._use(loaded)
         self._loop = LoopThread()
         self._stack = ExitStack()
 
-    def _use(self, target: Target) -> None:
-        self._target = target
+    def _use(self, loaded: Loaded) -> None:
+        self._target, self._binding, self._output_path = loaded
+        target = self._target
         self._function = target.function
         self.is_async = target.is_async
         """True when the target's calls are coroutines."""
@@ -112,17 +117,22 @@ class Runner:
                 entered = self._stack.enter_context(owner)
             else:
                 return
-        except Exception as error:
+        except (Abandoned, KeyboardInterrupt):
+            raise
+        except BaseException as error:  # it may also call sys.exit
             told = user_failure(f"runner.target: {self._target.reference}: entering it failed", error)
             raise TargetError(told) from error
-        self._use(self._target.entered(entered))
+        # Bound again, because what is called may be there only now.
+        self._use(self._task.bound(self._target.entered(entered)))
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         try:
             self._stack.close()
-        except Exception as failed:
+        except (Abandoned, KeyboardInterrupt):
+            raise
+        except BaseException as failed:
             # The runs are done and recorded; what the target leaves open is not theirs to lose.
             warnings.warn(user_failure("leaving the target failed", failed), RuntimeWarning, stacklevel=2)
 
@@ -163,11 +173,9 @@ class Runner:
             return opened.failed(time.perf_counter_ns(), error)
 
     def _finish(self, output: Any) -> Any:
-        if inspect.isawaitable(output) or hasattr(output, "__anext__"):
+        if _is_awaitable(output) or issubclass(type(output), AsyncIterator):
             return self._loop.run(_finish_async(output))
-        if isinstance(output, Iterator) and not hasattr(output, "read"):
-            return _drain(output)
-        return output
+        return _drain(output) if _is_stream(output) else output
 
     def _answer(self, output: Any) -> Any:
         return output if self._output_path is None else pick(output, self._output_path)
@@ -178,16 +186,25 @@ _FINISHED = frozenset({str, dict, list, int, float, bool, type(None), tuple})
 
 
 async def _finish_async(output: Any) -> Any:
-    if inspect.isawaitable(output):
+    if _is_awaitable(output):
         output = await output
-    if isinstance(output, AsyncIterator):
+    if issubclass(type(output), AsyncIterator):
         streamed = StreamedOutput()
         async for item in output:
             streamed.add(item)
         return streamed.value()
-    if isinstance(output, Iterator) and not hasattr(output, "read"):
-        return _drain(output)
-    return output
+    return _drain(output) if _is_stream(output) else output
+
+
+# These ask the type, because an odd object may answer anything itself, or raise.
+def _is_awaitable(output: Any) -> bool:
+    kind = type(output)
+    return issubclass(kind, Awaitable) or (kind is GeneratorType and inspect.isawaitable(output))
+
+
+def _is_stream(output: Any) -> bool:
+    kind = type(output)
+    return issubclass(kind, Iterator) and not hasattr(kind, "read")
 
 
 def _drain(items: Iterator[Any]) -> Any:

@@ -100,7 +100,7 @@ def test_breakpoint_stops_in_the_agent_with_bar_and_capture_aside(folder: Path, 
     """The debugger has the terminal in the agent's own frame, and the experiment goes on after it."""
     process = spawn(folder, target)
     for expected in ("aa", "bb"):
-        process.expect(re.escape("-> return secret"))
+        process.expect(r"agents\.py\(\d+\)debugged")
         process.expect(re.escape("(Pdb) "))
         process.sendline("p secret")
         process.expect(f"'{expected}'")

@@ -40,8 +40,10 @@ class Binding:
     target: str
     input_name: str | None
     """The parameter the input goes to; None when it goes by position."""
+    spreads: bool
+    """Whether a mapping may be spread as keyword arguments at all."""
     spread_required: frozenset[str]
-    """What a mapping must cover to be spread as keyword arguments."""
+    """What a mapping must cover to be spread."""
     spread_allowed: frozenset[str] | None
     """The keyword arguments a mapping may hold; None when there are no limits."""
     missing: tuple[str, ...]
@@ -92,7 +94,7 @@ class Binding:
         return fill(self.input_template, values)
 
     def _spreads(self, value: Any) -> bool:
-        if type(value) is not dict or not all(type(key) is str for key in value):
+        if not self.spreads or type(value) is not dict or not all(type(key) is str for key in value):
             return False
         if not value or not self.spread_required <= value.keys():
             return False
@@ -136,7 +138,7 @@ def bind(
     for name in inject:
         _require(target, name, keywords, takes_any, f"runner.inject: {name}")
     given = {*constants, *inject}
-    free = [p for p in parameters if p.name not in given]
+    free = [p for p in parameters if p.name not in given or p.kind is p.POSITIONAL_ONLY]
     chosen, by_position = _input_parameter(free)
     required = [
         p.name
@@ -147,6 +149,7 @@ def bind(
     return Binding(
         target=target.reference,
         input_name=None if chosen is None or by_position else chosen.name,
+        spreads=known.spreads and not any(p.kind is p.POSITIONAL_ONLY and p.default is p.empty for p in parameters),
         spread_required=frozenset(required),
         spread_allowed=None if takes_any else names,
         missing=tuple(name for name in required if chosen is None or name != chosen.name),

@@ -20,6 +20,8 @@ class Conventions:
     input_template: Any = None
     """For a text input only; a mapping is passed as it is."""
     output_path: str | None = None
+    spreads: bool = True
+    """False where a mapping is one argument, whatever its keys: the state of a graph."""
 
 
 def conventions(subject: Any) -> Conventions:
@@ -29,6 +31,8 @@ def conventions(subject: Any) -> Conventions:
         return _langgraph(subject)
     if "pydantic_ai" in packages:
         return Conventions(framework="pydantic-ai", output_path="output")
+    if "langchain_core" in packages:
+        return Conventions(framework="LangChain", spreads=False)
     return Conventions()
 
 
@@ -38,12 +42,13 @@ def _langgraph(graph: Any) -> Conventions:
     if getattr(graph, "checkpointer", None):
         args = {"config": {"configurable": {"thread_id": "{run_id}"}}}
     if "messages" not in _channels(graph):
-        return Conventions(framework="LangGraph", args=args)
+        return Conventions(framework="LangGraph", args=args, spreads=False)
     return Conventions(
         framework="LangGraph",
         args=args,
         input_template={"messages": [{"role": "user", "content": "{input}"}]},
         output_path="messages.-1.content",
+        spreads=False,
     )
 
 

@@ -73,7 +73,7 @@ class LoopThread:
         def close() -> None:
             if not task.done() and self._loop is not None:
                 self._loop.call_soon_threadsafe(leave.set)
-                left.result()
+            left.result()  # also says why it has ended by itself
 
         return entered.result(), close
 
@@ -99,22 +99,25 @@ class LoopThread:
         if loop is None or thread is None:
             return
         self._loop = self._thread = None
-        done = asyncio.run_coroutine_threadsafe(_cancel_all(), loop)
         try:
-            done.result(_CLOSING_SECONDS)
-        except BaseException:
-            done.cancel()
+            left = asyncio.run_coroutine_threadsafe(_cancel_all(), loop).result(_CLOSING_SECONDS)
+        except concurrent.futures.TimeoutError:
+            return  # the loop itself is blocked
+        if left:
+            return  # a task swallows its cancellation; the thread is a daemon and holds nothing up
         loop.call_soon_threadsafe(loop.stop)
-        thread.join(_CLOSING_SECONDS)
-        if not thread.is_alive():
-            loop.close()
+        thread.join()
+        loop.close()
 
 
-async def _cancel_all() -> None:
+async def _cancel_all() -> int:
+    """Cancel every other task and return how many would not end."""
     loop = asyncio.get_running_loop()
     tasks = [task for task in asyncio.all_tasks() if task is not asyncio.current_task()]
     for task in tasks:
         task.cancel()
+    pending: set[asyncio.Task[Any]] = set()
     if tasks:
-        await asyncio.wait(tasks, timeout=_CLOSING_SECONDS / 2)
+        _, pending = await asyncio.wait(tasks, timeout=_CLOSING_SECONDS / 2)
     await loop.shutdown_asyncgens()
+    return len(pending)

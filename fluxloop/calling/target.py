@@ -5,11 +5,12 @@ from __future__ import annotations
 import difflib
 import importlib
 import inspect
+import os
 import sys
 import sysconfig
 import traceback
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AsyncContextDecorator, ContextDecorator, contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,7 @@ from fluxloop.exceptions import TargetError
 from fluxloop.tracing.capture import message, type_name
 
 _LIBRARY = tuple(path for key in ("stdlib", "platstdlib", "purelib", "platlib") if (path := sysconfig.get_path(key)))
-_PACKAGE = str(Path(__file__).parent.parent)
+_PACKAGE = str(Path(__file__).parent.parent) + os.sep
 
 
 @frozen(kw_only=True)
@@ -53,10 +54,10 @@ class Target:
             built = _build(reference, find_object(reference[:-2]))
             return cls._of(reference, built, owner=built)
         names = reference.partition(":")[2].split(".")
-        found = find_object(reference, depth=1)
-        if isinstance(found, type):
-            return cls._of_class(reference, found, names[1:])
-        return cls._of(reference, _find_method(reference, found, names[1:]))
+        found, names = find_object(reference, depth=1), names[1:]
+        while names and not (isinstance(found, type) and not _holds_class(found, names[0])):
+            found, names = _find_method(reference, found, names[:1]), names[1:]
+        return cls._of_class(reference, found, names) if isinstance(found, type) else cls._of(reference, found)
 
     @classmethod
     def of(cls, value: Any) -> Target:
@@ -78,6 +79,8 @@ class Target:
         if names:
             found(kind, names)  # a wrong name is told before anything is built
         instance = _build(reference, kind)
+        if not names:
+            return cls._of(reference, instance, owner=instance)
 
         def rebind(owner: Any) -> Callable[..., Any]:
             return _callable(reference, found(owner, names))
@@ -156,8 +159,20 @@ def reference_to(value: Any) -> str:
     return f"{module}:{name}"
 
 
+def _holds_class(kind: type, name: str) -> bool:
+    return isinstance(inspect.getattr_static(kind, name, None), type)
+
+
+def _is_plain_callable(value: Any) -> bool:
+    """Callable, and not only as a decorator, which every context manager of `contextlib` is."""
+    call = getattr(type(value), "__call__", None)  # noqa: B004
+    return callable(value) and call not in (ContextDecorator.__call__, AsyncContextDecorator.__call__)
+
+
 def _can_be_called(value: Any) -> bool:
-    return callable(value) or any(callable(getattr(value, name, None)) for name in ("ainvoke", "invoke", "run"))
+    return _is_plain_callable(value) or any(
+        callable(getattr(value, name, None)) for name in ("ainvoke", "invoke", "run")
+    )
 
 
 def _is_context_manager(value: Any) -> bool:
@@ -171,7 +186,7 @@ def _callable(reference: str, value: Any) -> Callable[..., Any]:
         for name in ("ainvoke", "invoke"):
             if callable(method := getattr(value, name, None)):
                 return method  # type: ignore[no-any-return]
-    if callable(value):
+    if _is_plain_callable(value):
         return value  # type: ignore[no-any-return]
     if callable(method := getattr(value, "run", None)):
         return method  # type: ignore[no-any-return]
@@ -194,6 +209,8 @@ def _import(reference: str, name: str) -> Any:
         if error.name is not None and (name == error.name or name.startswith(error.name + ".")):
             raise _NotFoundError(_missing_module(reference, name, error.name)) from None
         raise _NotFoundError(user_failure(f"importing {name!r} failed", error)) from error
+    except KeyboardInterrupt:  # a real one: no experiment runs yet that would take the signal
+        raise
     except BaseException as error:  # a module may also call sys.exit
         raise _NotFoundError(user_failure(f"importing {name!r} failed", error)) from error
 
@@ -235,6 +252,8 @@ def _build(reference: str, factory: Any) -> Any:
         raise TargetError(f"runner.target: {reference}: {_describe(factory)} is not a factory")
     try:
         built = factory()
+    except KeyboardInterrupt:
+        raise
     except BaseException as error:
         raise TargetError(user_failure(f"runner.target: {reference}: building it failed", error)) from error
     if inspect.iscoroutine(built):

@@ -14,15 +14,16 @@ TRACE_SUMMARY = "trace_summary.jsonl"
 SUMMARY = "summary.json"
 CONFIG = "config.yaml"
 
-_NOT_IN_NAME = re.compile(r"[\x00-\x1f\x7f/\\]")
+# The last range is half a character, which neither a file system nor JSON takes.
+_NOT_IN_NAME = re.compile(r"[\x00-\x1f\x7f-\x9f/\\\ud800-\udfff]")
 
 
 def name_problem(name: str) -> str | None:
     """Say why `name` cannot name an experiment, or None when it can."""
     if not name.strip() or name in (".", "..") or _NOT_IN_NAME.search(name):
         return f"expected one path component, without separators or control characters, got {name!r}"
-    if len(name.encode("utf-8", "replace")) > 200:
-        return f"expected at most 200 bytes, got {len(name.encode('utf-8', 'replace'))}"
+    if len(name.encode()) > 200:
+        return f"expected at most 200 bytes, got {len(name.encode())}"
     return None
 
 

@@ -227,7 +227,7 @@ def test_a_masked_value_is_asked_for_again(tmp_path: Path) -> None:
     """Running a written configuration with a masked secret says which key to give, and takes it."""
     (tmp_path / "config.yaml").write_text("runner: {target: 'm:f', args: {api_key: '***'}}\n")
 
-    with pytest.raises(ConfigError, match=r"config\.yaml:1:40: runner\.args\.api_key: masked .*--set"):
+    with pytest.raises(ConfigError, match=r"config\.yaml:1:41: runner\.args\.api_key: masked .*--set"):
         load_config(tmp_path / "config.yaml", environment={})
     loaded = load_config(tmp_path / "config.yaml", settings=["runner.args.api_key=sk-1"], environment={})
     assert loaded.config.runner.args == {"api_key": "sk-1"}

@@ -1,0 +1,64 @@
+"""A summary as a few rows of text."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fluxloop.records import RunError, Usage
+from fluxloop.reports.rows import MAX_ERRORS, summary_rows, text_table
+from fluxloop.summary import SummaryBuilder
+from fluxloop.testing import make_trace
+
+
+def rows(*traces: Any, planned: int = 0, reason: str | None = None, **options: Any) -> list[tuple[str, str]]:
+    builder = SummaryBuilder(
+        experiment_name="demo", planned=planned or len(traces), started_at="", ran_on={}, **options
+    )
+    for trace in traces:
+        builder.add(trace)
+    return summary_rows(builder.build("interrupted" if reason else "completed", completed_at="", stop_reason=reason))
+
+
+def test_a_summary_is_told_in_rows() -> None:
+    """Runs, rate, gate, durations from microseconds to seconds, tokens and the hint about observations."""
+    found = dict(
+        rows(
+            *(make_trace(duration_ms=ms, usage=Usage(3, None)) for ms in (0.5, 5.0, 50.0, 50_000.0)),
+            planned=6,
+            reason="SIGINT\n",
+            fail_under=0.9,
+        )
+    )
+    assert found["runs"] == "4 of 6: 4 passed, 0 failed, 2 not run (interrupted: SIGINT)"
+    assert found["pass rate"].startswith("100.0%  (95% interval ")
+    assert found["gate"] == "met: at least 90.0% must pass"
+    assert found["duration"] == "mean 12.5 s, p50 5.0 ms, p95 50.0 s, max 50.0 s"
+    assert found["tokens"] == "12 in, 0 out"
+    assert "put @fluxloop.tool()" in found["hint"]
+
+
+def test_the_kinds_of_error_are_listed() -> None:
+    """The most frequent first, the rest counted, each with its place if it has one."""
+    traces = [
+        make_trace(
+            status="error",
+            passed=False,
+            observation_count=1,
+            error=RunError("agent", f"E{n}", "no\nmore", '  File "a.py", line 3, in f\n' if n else None),
+        )
+        for n in range(MAX_ERRORS + 2)
+    ]
+    found = rows(*traces, fail_under=0.1)
+    told = [text for label, text in found if label in ("errors", "")]
+    assert told[0] == "1 × E0: no more (as trace_001)"
+    assert told[1] == "1 × E1 at a.py:3: no more (as trace_001)"
+    assert told[-1] == "and 2 more kinds of error, in summary.json"
+    assert dict(found)["gate"] == "missed: at least 10.0% must pass"
+    assert "hint" not in dict(found)
+
+
+def test_nothing_run_has_one_row() -> None:
+    """Without rate, durations and hint; as lines the labels stand in a column."""
+    found = rows()
+    assert found == [("runs", "0 of 0: 0 passed, 0 failed")]
+    assert text_table([*found, ("", "a\nb")]) == "  runs      0 of 0: 0 passed, 0 failed\n            a b"

@@ -1,0 +1,210 @@
+"""Traces added up."""
+
+from __future__ import annotations
+
+import statistics
+from collections import Counter
+from typing import Any
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from fluxloop.records import RunError, Trace, Usage
+from fluxloop.summary import MAX_ERROR_GROUPS, MAX_PERSONAS, Summary, SummaryBuilder, place
+from fluxloop.testing import make_trace, run_once
+
+KEYS = {
+    *("experiment_name", "status", "stop_reason", "total_traces", "successful", "failed", "passed", "pass_rate"),
+    *("planned", "not_run", "avg_duration_ms", "duration_ms", "by_status", "by_error_kind", "errors"),
+    *("errors_not_grouped", "personas", "usage", "observation_count", "fail_under", "started_at", "completed_at"),
+    "ran_on",
+}
+
+counts = st.none() | st.integers(0, 1000)
+
+
+def error(type: str = "ValueError", where: str | None = "a.py:1", kind: Any = "agent") -> RunError:
+    file, _, line = (where or "").partition(":")
+    traceback = f'Traceback (most recent call last):\n  File "{file}", line {line}, in f\n{type}: no\n'
+    return RunError(kind, type, "no", traceback if where else None)
+
+
+def build(*traces: Trace, planned: int | None = None, **options: Any) -> Summary:
+    builder = SummaryBuilder(
+        experiment_name="demo",
+        planned=len(traces) if planned is None else planned,
+        started_at="start",
+        ran_on={"seed": 1},
+        **options,
+    )
+    for trace in traces:
+        builder.add(trace)
+    return builder.build("completed", completed_at="end")
+
+
+PLAIN = make_trace()
+
+
+@st.composite
+def finished(draw: st.DrawFn) -> Trace:
+    import attrs
+
+    status = draw(st.sampled_from(["ok", "ok", "error", "timeout", "crashed"]))
+    kind = {"ok": None, "error": "agent", "timeout": "timeout", "crashed": "infrastructure"}[status]
+    source = draw(st.none() | st.sampled_from(["s1", "s2"]))
+    return attrs.evolve(
+        PLAIN,
+        status=status,
+        passed=status == "ok" and draw(st.booleans()),
+        error=None if kind is None else error(draw(st.sampled_from("AB")), draw(st.sampled_from(["a:1", "b:2"])), kind),
+        input_index=draw(st.integers(0, 30)),
+        persona=draw(st.none() | st.sampled_from(["novice", "expert"])),
+        duration_ms=draw(st.floats(0, 1000)),
+        usage=draw(st.none() | st.builds(Usage, counts, counts)),
+        observation_count=draw(st.integers(0, 9)),
+        metadata=None if source is None else {"source_id": source},
+    )
+
+
+@given(st.lists(finished(), max_size=30), st.integers(0, 5))
+def test_the_summary_is_the_sum_of_its_records(traces: list[Trace], owed: int) -> None:
+    """Every count is what one finds by counting the traces."""
+    summary = build(*traces, planned=len(traces) + owed)
+    assert (summary.total_traces, summary.planned, summary.not_run) == (len(traces), len(traces) + owed, owed)
+    assert summary.successful == sum(trace.status == "ok" for trace in traces)
+    assert summary.failed == len(traces) - summary.successful
+    assert summary.passed == sum(trace.passed for trace in traces)
+    assert sum(summary.by_status.values()) == len(traces)
+    assert {k: v for k, v in summary.by_status.items() if v} == Counter(trace.status for trace in traces)
+    assert {k: v for k, v in summary.by_error_kind.items() if v} == Counter(t.error.kind for t in traces if t.error)
+    assert summary.observation_count == sum(trace.observation_count for trace in traces)
+    assert {(g.type, g.place): g.count for g in summary.errors} == Counter(
+        (t.error.type, place(t.error.traceback)) for t in traces if t.error
+    )
+    assert [g.count for g in summary.errors] == sorted((g.count for g in summary.errors), reverse=True)
+    assert {row.persona: (row.runs, row.passed) for row in summary.personas} == {
+        name: (sum(t.persona == name for t in traces), sum(t.persona == name and t.passed for t in traces))
+        for name in {t.persona for t in traces if t.persona}
+    }
+    assert all(row.pass_rate == row.passed / row.runs for row in summary.personas)
+    told = [t.usage for t in traces if t.usage]
+    if told:
+        assert summary.usage is not None
+        assert (summary.usage.input_tokens or 0) == sum(u.input_tokens or 0 for u in told)
+        assert (summary.usage.output_tokens or 0) == sum(u.output_tokens or 0 for u in told)
+    else:
+        assert summary.usage is None
+    if traces:
+        assert summary.pass_rate is not None
+        assert summary.pass_rate.value == summary.passed / len(traces)
+        assert 0 <= summary.pass_rate.low <= summary.pass_rate.value <= summary.pass_rate.high <= 1
+        assert summary.duration_ms is not None
+        durations = sorted(trace.duration_ms for trace in traces)
+        assert abs(summary.duration_ms.mean - statistics.fmean(durations)) < 0.001
+        assert summary.avg_duration_ms == summary.duration_ms.mean
+        assert summary.duration_ms.max == durations[-1]
+        for share, value in ((0.5, summary.duration_ms.p50), (0.95, summary.duration_ms.p95)):
+            assert sum(d <= value for d in durations) >= share * len(durations) > sum(d < value for d in durations)
+    else:
+        assert (summary.pass_rate, summary.duration_ms, summary.avg_duration_ms) == (None, None, None)
+
+
+def test_percentiles_are_nearest_rank() -> None:
+    """Of 100 durations from 1 to 100, p95 is 95: a duration that was measured."""
+    durations = build(*(make_trace(duration_ms=float(ms)) for ms in range(100, 0, -1))).duration_ms
+    assert durations is not None
+    assert (durations.p50, durations.p95, durations.p99, durations.max) == (50, 95, 99, 100)
+
+
+def test_runs_of_one_source_are_one_cluster() -> None:
+    """Inputs generated from one source make the interval as wide as if they were one input."""
+
+    def rate(metadata: Any, index: Any) -> tuple[float, float]:
+        found = build(
+            *(make_trace(input_index=index(i), passed=i % 20 < 10, metadata=metadata(i)) for i in range(40))
+        ).pass_rate
+        assert found is not None
+        return found.low, found.high
+
+    by_source = rate(lambda i: {"source_id": i // 10}, lambda i: i)
+    by_input = rate(lambda i: None, lambda i: i // 10)
+    apart = rate(lambda i: {"other": 1}, lambda i: i)
+    assert by_source == by_input
+    assert by_source[1] - by_source[0] > apart[1] - apart[0]
+
+
+def test_the_first_of_an_error_is_announced() -> None:
+    """`add` returns the group once, with the first message and its trace."""
+    builder = SummaryBuilder(experiment_name="demo", planned=3, started_at="", ran_on={})
+    first = builder.add(make_trace(status="error", passed=False, error=error(), trace_id="trace_005"))
+    assert first is not None
+    assert (first.type, first.place, first.trace_id, first.message) == ("ValueError", "a.py:1", "trace_005", "no")
+    assert builder.add(make_trace(status="error", passed=False, error=error())) is None
+    assert builder.add(make_trace()) is None
+    assert first.count == 2
+
+
+def test_memory_stays_bounded() -> None:
+    """An agent whose every error or persona is another fills neither the memory nor the file."""
+    many = MAX_ERROR_GROUPS + 20
+    summary = build(
+        *(make_trace(status="error", passed=False, error=error(f"E{i}")) for i in range(many)),
+        *(make_trace(persona=f"p{i}") for i in range(MAX_PERSONAS + 5)),
+    )
+    assert (len(summary.errors), summary.errors_not_grouped) == (MAX_ERROR_GROUPS, 20)
+    assert len(summary.personas) == MAX_PERSONAS
+
+
+def test_every_key_is_in_the_summary() -> None:
+    """Also when nothing has run."""
+    import msgspec
+
+    assert msgspec.json.decode(msgspec.json.encode(build(fail_under=0.5))).keys() == KEYS
+
+
+# Where an error happened
+
+
+def raised_by(agent: Any) -> RunError:
+    found = run_once(agent, "hi").error
+    assert found is not None
+    return found
+
+
+def test_the_place_is_the_users_innermost_line() -> None:
+    """Frames of the standard library and of packages below it are passed over."""
+    import json
+
+    def agent(text: str) -> Any:
+        return json.loads(text)
+
+    line = agent.__code__.co_firstlineno + 1
+    assert place(raised_by(agent).traceback) == f"{__file__}:{line}"
+
+
+def test_an_exception_group_has_a_place() -> None:
+    """Though its frames stand behind a bar."""
+
+    def agent(text: str) -> Any:
+        raise ExceptionGroup("several", [ValueError("a")])
+
+    found = raised_by(agent)
+    assert place(found.traceback, found.message) == f"{__file__}:{agent.__code__.co_firstlineno + 1}"
+
+
+def test_a_traceback_in_a_message_is_no_place() -> None:
+    """An error that quotes another process's traceback happened where it was raised."""
+
+    def agent(text: str) -> Any:
+        raise RuntimeError('worker died:\n  File "/other/process.py", line 3, in work\nValueError: no')
+
+    found = raised_by(agent)
+    assert place(found.traceback, found.message) == f"{__file__}:{agent.__code__.co_firstlineno + 1}"
+
+
+def test_a_place_may_be_missing_or_foreign() -> None:
+    """Without traceback there is none; where every frame is a library's, the innermost counts."""
+    library = statistics.__file__
+    assert place(None) is None
+    assert place("no frames") is None
+    assert place(f'  File "{library}", line 7, in f\n') == f"{library}:7"
