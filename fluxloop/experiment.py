@@ -21,6 +21,7 @@ import attrs
 import msgspec
 
 from fluxloop.calling.binding import Binding
+from fluxloop.calling.frameworks import conventions
 from fluxloop.calling.target import importable, reference_to
 from fluxloop.clock import timestamp
 from fluxloop.config import ExperimentConfig, load_config, snapshot
@@ -45,7 +46,7 @@ from fluxloop.sinks.jsonl import JsonlSink
 from fluxloop.store.layout import CONFIG, SUMMARY, claim_directory, directory_name, name_problem
 from fluxloop.store.lines import replace
 from fluxloop.summary import ExperimentStatus, Summary, SummaryBuilder
-from fluxloop.tracing.capture import message, type_name
+from fluxloop.tracing.capture import capture, message, type_name
 from fluxloop.tracing.output import captured_output
 
 
@@ -217,8 +218,9 @@ class Experiment:
         progress.info("Starting experiment...")
         with self._surroundings():
             plan = self.plan()
-            progress.info(f"Loaded {len(plan.cases)} inputs")
-            progress.info(f"Running {plan.iterations} iterations per input ({len(plan)} total runs)")
+            progress.info(f"Loaded {_count(len(plan.cases), 'input')}")
+            runs = _count(len(plan), "total run")
+            progress.info(f"Running {_count(plan.iterations, 'iteration')} per input ({runs})")
             task, _ = self._task
             with importable(self._import_places):
                 others = (*configured_sinks(self.config.output.sinks), *self._sinks)
@@ -303,7 +305,7 @@ class Experiment:
         environment = {
             **ran_on(self._root, self._output),
             "seed": self.config.seed,
-            "tags": list(self.config.tags),
+            "tags": [capture(tag) for tag in self.config.tags],
             "inputs_digest": self._inputs.digest,
         }
         return SummaryBuilder(
@@ -318,9 +320,17 @@ class Experiment:
         """Return the configuration with name and seed filled in."""
         return attrs.evolve(
             config,
-            name=config.name or Name(_default_name(config.runner.target)),
+            name=config.name or Name(self._default_name(config.runner.target)),
             seed=secrets.randbits(32) if config.seed is None else config.seed,
         )
+
+    def _default_name(self, target: str | None) -> str:
+        """The last part of the target's module; a function of a script or notebook gives its own name."""
+        if conventions(self._callable).framework:
+            return "experiment"  # its module is the framework's
+        module, _, path = (target or "").partition(":")
+        name = path.removesuffix("()").rpartition(".")[2] if module == "__main__" else module.rpartition(".")[2]
+        return name if name.isidentifier() and not name_problem(name) else "experiment"
 
     @property
     def _output(self) -> Path:
@@ -388,6 +398,10 @@ class Experiment:
         return ConfigError([Problem(where, f"expected {expected}, got nothing; or name it with {option}", key)])
 
 
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+
+
 def _here(path: str | os.PathLike[str] | None) -> str | None:
     return None if path is None else str(Path.cwd() / path)
 
@@ -401,13 +415,6 @@ def _write(path: Path, content: bytes) -> None:
 
 def _json(summary: Summary) -> bytes:
     return msgspec.json.format(msgspec.json.encode(summary), indent=2) + b"\n"
-
-
-def _default_name(target: str | None) -> str:
-    """The last part of the target's module; a function of a script or notebook gives its own name."""
-    module, _, path = (target or "").partition(":")
-    name = path.removesuffix("()").rpartition(".")[2] if module == "__main__" else module.rpartition(".")[2]
-    return name if name.isidentifier() and not name_problem(name) else "experiment"
 
 
 def _closable(batches: Iterable[Sequence[Attempt]]) -> Generator[Sequence[Attempt], None, None]:

@@ -71,7 +71,9 @@ class Task:
         """Bind the arguments of a loaded target."""
         known = conventions(target.subject)
         binding = bind(target, args=self.args, inject=self.inject, input_template=self.input_template, known=known)
-        return target, binding, self.output_path or known.output_path
+        # An empty path is a choice too: the whole of what returns.
+        path = known.output_path if self.output_path is None else self.output_path
+        return target, binding, path or None
 
     def open(self) -> Runner:
         """Build the runner, once for each worker."""
@@ -148,7 +150,7 @@ class Runner:
         try:
             args, kwargs = self._binding.arguments(planned.case, opened.run)
             output = self._function(*args, **kwargs)
-            if type(output) not in _FINISHED:
+            if not _is_finished(type(output)):
                 output = self._finish(output)
             end = time.perf_counter_ns()
             return opened.succeeded(end, self._answer(output))
@@ -163,7 +165,7 @@ class Runner:
         try:
             args, kwargs = self._binding.arguments(planned.case, opened.run)
             output = self._function(*args, **kwargs)
-            if type(output) not in _FINISHED:
+            if not _is_finished(type(output)):
                 output = await _finish_async(output)
             end = time.perf_counter_ns()
             return opened.succeeded(end, self._answer(output))
@@ -181,8 +183,9 @@ class Runner:
         return output if self._output_path is None else pick(output, self._output_path)
 
 
-# What needs no further step to be an answer, tried first because it is the rule.
-_FINISHED = frozenset({str, dict, list, int, float, bool, type(None), tuple})
+def _is_finished(kind: type) -> bool:
+    """What needs no further step to be an answer; asked first because it is the rule."""
+    return kind is str or kind is dict or kind is list or kind is type(None)
 
 
 async def _finish_async(output: Any) -> Any:

@@ -18,6 +18,7 @@ import attrs
 from fluxloop.records import Case, PlannedRun, Trace
 from fluxloop.runner import Task
 from fluxloop.schedule import Schedule
+from fluxloop.tracing.capture import capture
 
 
 def run_once(
@@ -57,7 +58,7 @@ def run_once(
         output_path=output_path,
         import_places=tuple(import_places),
     )
-    case = Case(0, "input_001", input, persona, expected, dict(metadata) if metadata else None)
+    case = Case(0, "input_001", input, persona, capture(expected), capture(metadata) or None)
     planned = PlannedRun("trace_001", case, iteration, seed)
     with task.open() as runner:
         trace = Schedule([planned]).settle(runner.run(planned))

@@ -310,8 +310,8 @@ def module(text: str, target: str = "cli_bad:run") -> dict[str, str | bytes]:
 C = "configs/simulation.yaml"
 T = "runner.target: "
 BAD: dict[str, tuple[dict[str, str | bytes], list[str], str]] = {
-    "nothing at all": ({}, [], f"{C}: no such file; name another configuration, or do without one by giving target"),
-    "no such config": (ok(), ["-c", "no.yaml"], "no.yaml: no such file; name another configuration"),
+    "nothing at all": ({}, [], f"{C}: no such file; name another with --config"),
+    "no such config": (ok(), ["-c", "no.yaml"], "no.yaml: no such file; name another with --config"),
     "config is a folder": (ok(), ["-c", "configs"], "configs: Is a directory"),
     "empty config": (config(""), [], f"{C}:1:1: the file is empty; expected at least runner: with a target"),
     "comments only": (config("# runner:\n"), [], f"{C}:1:1: the file is empty; expected at least runner:"),

@@ -33,7 +33,7 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "progress": ("records", "summary"),
     "reports": ("summary", "progress"),
     "result": ("records", "exceptions", "store", "summary", "reports"),
-    "testing": ("records", "schedule", "runner"),
+    "testing": ("records", "schedule", "runner", "tracing"),
 }  # `experiment` joins: it may import everything
 PURE = ("records", "plan", "schedule", "statistics")
 OUTSIDE = {"os", "io", "sys", "time", "datetime", "random", "secrets", "pathlib", "tempfile", "threading", "asyncio"}

@@ -130,7 +130,7 @@ def bind(
     Raises:
         TargetError: a constant or injected argument is no parameter of the target.
     """
-    constants = {**(known.args or {}), **args}
+    constants = _merged(known.args or {}, args)
     parameters = _parameters(target.function)
     keywords, takes_any = _keywords(parameters)
     for name in constants:
@@ -159,6 +159,15 @@ def bind(
         input_template=known.input_template if input_template is None else input_template,
         template_needs_text=input_template is None,
     )
+
+
+def _merged(known: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
+    """What is given over what is known, mapping by mapping: a recursion limit keeps the thread id beside it."""
+    merged = {**known, **given}
+    for name in known.keys() & given.keys():
+        if isinstance(known[name], Mapping) and isinstance(given[name], Mapping):
+            merged[name] = _merged(known[name], given[name])
+    return merged
 
 
 _ANY = inspect.Parameter("args", inspect.Parameter.VAR_POSITIONAL)

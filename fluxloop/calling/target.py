@@ -12,6 +12,7 @@ import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AsyncContextDecorator, ContextDecorator, contextmanager
 from functools import partial
+from importlib.machinery import PathFinder
 from pathlib import Path
 from typing import Any
 
@@ -203,6 +204,7 @@ def _describe(value: Any) -> str:
 
 
 def _import(reference: str, name: str) -> Any:
+    _refuse_other_project(name)
     try:
         return importlib.import_module(name)
     except ModuleNotFoundError as error:
@@ -215,8 +217,23 @@ def _import(reference: str, name: str) -> Any:
         raise _NotFoundError(user_failure(f"importing {name!r} failed", error)) from error
 
 
+def _refuse_other_project(name: str) -> None:
+    """A module imported earlier from another folder would be run in the place of the one that is meant."""
+    top = name.partition(".")[0]
+    loaded = getattr(sys.modules.get(top), "__file__", None)
+    meant = PathFinder.find_spec(top) if loaded else None
+    if meant is None or meant.origin is None or not os.path.exists(meant.origin):
+        return
+    if not os.path.samefile(os.path.dirname(str(loaded)), os.path.dirname(meant.origin)):
+        raise _NotFoundError(
+            f"{top!r} is imported from {loaded} already, but {meant.origin} is meant here; "
+            "rename one, or use a process for each"
+        )
+
+
 def _missing_module(reference: str, name: str, missing: str) -> str:
-    looked = ", ".join(dict.fromkeys(entry or "." for entry in sys.path if not entry.startswith(_LIBRARY)))
+    installed = (*_LIBRARY, sys.prefix, sys.base_prefix)
+    looked = ", ".join(dict.fromkeys(entry or "." for entry in sys.path if not entry.startswith(installed)))
     hint = ""
     if "/" in name or name.endswith(".py"):
         module = name.removesuffix(".py").strip("/").replace("/", ".")

@@ -116,6 +116,8 @@ def _integer(value: Any, _: Any) -> int:
     found = _typed(value)
     if type(found) is not int:
         raise InvalidError(f"expected an integer, got {shown(value)}")
+    if abs(found) >= 2**63:
+        raise InvalidError("expected an integer of at most 64 bits, got a larger one")
     return found
 
 

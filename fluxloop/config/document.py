@@ -49,7 +49,7 @@ def read_document(path: Path) -> Document:
     try:
         node = YAML(typ="safe", pure=True).compose(path.read_text(encoding="utf-8-sig"))
     except FileNotFoundError:
-        what = "no such file; name another configuration, or do without one by giving target and inputs"
+        what = "no such file; name another with --config; with --target and --inputs none is needed"
         raise ConfigError([Problem(str(path), what)]) from None
     except OSError as error:
         raise ConfigError([Problem(str(path), str(error.strerror or error))]) from None

@@ -75,10 +75,16 @@ def inputs_from(
     """
     selection = selection or Selection()
     if isinstance(source, Path):
-        spill = _Spill()
-        scan = _Scan(str(source), selection, check, spill.add)
-        scan.all(lambda: _entries(source), names or {})
-        return Inputs(cases=spill.finish(), digest=scan.digest, source=source)
+        try:
+            spill = _Spill()
+            scan = _Scan(str(source), selection, check, spill.add)
+            scan.all(lambda: _entries(source), names or {})
+            return Inputs(cases=spill.finish(), digest=scan.digest, source=source)
+        except OSError as error:
+            what = (
+                f"cannot be kept in {tempfile.gettempdir()}: {error.strerror or error}; set TMPDIR to a roomier folder"
+            )
+            raise InputError([Problem(str(source), what)]) from None
     if isinstance(source, str | bytes | Mapping) or not isinstance(source, Iterable):
         raise InputError([Problem("inputs", f"expected a list of entries, got {type(source).__name__}")])
     listed = list(source)

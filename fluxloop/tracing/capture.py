@@ -66,13 +66,15 @@ def as_text(value: Any) -> str:
 
 
 def fresh(value: Any) -> Any:
-    """Return plain data with every list and mapping copied; other objects are passed as they are."""
+    """Return the value with its lists, mappings, tuples and sets copied; other objects are passed as they are."""
     kind = type(value)
     if kind is dict:
         return {key: fresh(item) for key, item in value.items()}
     if kind is list:
         return [fresh(item) for item in value]
-    return value
+    if kind is tuple:
+        return tuple([fresh(item) for item in value])
+    return set(value) if kind is set else value
 
 
 def type_name(value: object) -> str:

@@ -356,3 +356,19 @@ def test_a_binding_can_be_read() -> None:
     told = str(binding_of(agent, args={"a": 1}, inject=("persona",), input_template="{input}"))
     assert told == "input → question (shaped by input_template), a ← runner.args, persona ← the persona of the run"
     assert str(binding_of(lambda *args: 1)) == "input → the first argument"
+
+
+def test_a_mapping_argument_keeps_what_the_framework_needs_beside_it() -> None:
+    """A setting given in `config` stands beside the conventional thread id, and wins where both say something."""
+    known = Conventions(args={"config": {"configurable": {"thread_id": "{run_id}"}, "tags": ["a"]}})
+
+    def invoke(input: str, config: object = None) -> None: ...
+
+    bound = bind(
+        Target.of(invoke),
+        args={"config": {"recursion_limit": 5, "tags": ["b"]}},
+        inject=(),
+        input_template=None,
+        known=known,
+    )
+    assert bound.args == {"config": {"configurable": {"thread_id": "{run_id}"}, "tags": ["b"], "recursion_limit": 5}}

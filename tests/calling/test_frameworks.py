@@ -156,3 +156,14 @@ def test_other_objects_have_no_conventions() -> None:
         channels = None
 
     assert conventions(len) == conventions(Own()) == Conventions()
+
+
+def test_a_graph_from_python_does_not_lend_its_frameworks_name(project: Path) -> None:
+    """An object whose module is a framework's gives no name to the experiment."""
+    assert Experiment(target=imported("fwgraphs").graph).config.name == "experiment"
+
+
+def test_an_empty_output_path_is_the_whole_answer(project: Path) -> None:
+    """`output_path: ""` turns a framework's convention off."""
+    result = run("fwgraphs:graph", project, overrides={"runner.output_path": ""})
+    assert {tuple(trace.output) for trace in result} == {("messages",)}

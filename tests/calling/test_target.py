@@ -412,3 +412,17 @@ def test_the_first_runner_takes_what_was_loaded(events: list[str]) -> None:
     assert events == ["built"]
     task.open()
     assert events == ["built", "built"]
+
+
+def test_a_module_of_another_project_is_not_run_in_the_place_of_this_ones(tmp_path: Path) -> None:
+    """A module imported earlier from another folder is refused, with both files named."""
+    for name in ("one", "two"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "agent_of_two_projects.py").write_text(f"def run(text):\n    return {name!r}\n")
+    with importable([tmp_path / "one"]):
+        assert Target.load("agent_of_two_projects:run").function("x") == "one"
+    with importable([tmp_path / "two"]), pytest.raises(TargetError) as told:
+        Target.load("agent_of_two_projects:run")
+
+    assert str(tmp_path / "one" / "agent_of_two_projects.py") in str(told.value)
+    assert str(tmp_path / "two" / "agent_of_two_projects.py") in str(told.value)

@@ -327,7 +327,7 @@ def test_missing_file(tmp_path: Path) -> None:
     with pytest.raises(ConfigError) as caught:
         load_config(tmp_path / "no.yaml", environment={})
     assert str(caught.value) == (
-        f"{tmp_path}/no.yaml: no such file; name another configuration, or do without one by giving target and inputs"
+        f"{tmp_path}/no.yaml: no such file; name another with --config; with --target and --inputs none is needed"
     )
 
 

@@ -157,7 +157,7 @@ configs = st.builds(
     name=st.none() | names.map(Name),
     description=st.none() | lines,
     tags=st.lists(lines, max_size=3).map(tuple),
-    seed=st.none() | st.integers(),
+    seed=st.none() | st.integers(-(2**63) + 1, 2**63 - 1),
     fail_under=st.none() | st.floats(0, 1).map(Share),
     runner=st.builds(
         RunnerConfig,
