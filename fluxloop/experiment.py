@@ -2,27 +2,24 @@
 
 from __future__ import annotations
 
-import asyncio
-import concurrent.futures
-import contextvars
 import os
 import secrets
 import shutil
 import signal
-import threading
 import time
 from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager, suppress
+from contextlib import ExitStack, closing, contextmanager, suppress
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import attrs
-import msgspec
 
+from fluxloop.background import in_thread
 from fluxloop.calling.binding import Binding
 from fluxloop.calling.frameworks import conventions
-from fluxloop.calling.target import importable, reference_to
+from fluxloop.calling.surroundings import importable, working_directory
+from fluxloop.calling.target import reference_to
 from fluxloop.clock import timestamp
 from fluxloop.config import ExperimentConfig, load_config, snapshot
 from fluxloop.config.model import Name
@@ -36,6 +33,7 @@ from fluxloop.plan import Cases, Plan
 from fluxloop.progress import Progress, progress_for
 from fluxloop.provenance import ran_on
 from fluxloop.records import Attempt
+from fluxloop.reports.preview import Preview
 from fluxloop.result import ExperimentResult
 from fluxloop.runner import Task
 from fluxloop.schedule import Schedule
@@ -43,35 +41,11 @@ from fluxloop.sinks.base import SinkContext, TraceSink
 from fluxloop.sinks.configured import configured_sinks
 from fluxloop.sinks.group import SinkGroup
 from fluxloop.sinks.jsonl import JsonlSink
+from fluxloop.store.documents import to_json, write_document
 from fluxloop.store.layout import CONFIG, SUMMARY, claim_directory, directory_name, name_problem
-from fluxloop.store.lines import replace
 from fluxloop.summary import ExperimentStatus, Summary, SummaryBuilder
 from fluxloop.tracing.capture import capture, message, type_name
 from fluxloop.tracing.output import captured_output
-
-
-@attrs.frozen(kw_only=True)
-class Preview:
-    """What an experiment would do."""
-
-    inputs: int
-    iterations: int
-    runs: int
-    target: str
-    binding: str
-    output: str
-
-    def __str__(self) -> str:
-        return "\n".join(
-            (
-                f"inputs      {self.inputs}",
-                f"iterations  {self.iterations}",
-                f"runs        {self.runs}",
-                f"target      {self.target}",
-                f"binding     {self.binding}",
-                f"output      {self.output}",
-            )
-        )
 
 
 class Experiment:
@@ -169,24 +143,9 @@ class Experiment:
         Cancelling lets the run in flight finish and keeps what is done.
         """
         interrupt = Interrupt()
-        done: concurrent.futures.Future[ExperimentResult] = concurrent.futures.Future()
-        context = contextvars.copy_context()
-
-        def work() -> None:
-            try:
-                done.set_result(context.run(self._execute, interrupt))
-            except BaseException as error:
-                done.set_exception(error)
-
-        threading.Thread(target=work, name="fluxloop-experiment", daemon=True).start()
-        waiting = asyncio.wrap_future(done)
-        try:
-            return await asyncio.shield(waiting)
-        except asyncio.CancelledError:
-            interrupt.request()
-            await asyncio.wait([waiting])
-            waiting.exception()  # what else went wrong is in the directory; asyncio need not tell it
-            raise
+        return await in_thread(
+            lambda: self._execute(interrupt), name="fluxloop-experiment", on_cancel=interrupt.request
+        )
 
     @property
     def cases(self) -> Cases:
@@ -278,8 +237,8 @@ class Experiment:
         told = snapshot(self._loaded, self.config)
         if self._entries is not None:
             told["inputs"]["file"] = None  # the inputs were Python's
-        _write(path / CONFIG, to_yaml(told))
-        _write(path / SUMMARY, _json(summary.build("running", completed_at=None)))
+        write_document(path / CONFIG, to_yaml(told))
+        write_document(path / SUMMARY, to_json(summary.build("running", completed_at=None)))
         sinks.open(SinkContext(name=str(self.config.name), path=path, planned=len(plan), config=told))
 
     def _finish(
@@ -287,7 +246,7 @@ class Experiment:
     ) -> Summary:
         final = summary.build(status, completed_at=timestamp(time.time_ns()), stop_reason=reason)
         try:
-            _write(path / SUMMARY, _json(final))
+            write_document(path / SUMMARY, to_json(final))
         finally:
             sinks.close(final)
         return final
@@ -376,22 +335,15 @@ class Experiment:
 
     @contextmanager
     def _surroundings(self) -> Iterator[None]:
-        """The working directory, if one is set, for as long as the experiment lasts."""
         folder = self.config.runner.working_directory
-        if folder is None:
+        with ExitStack() as stack:
+            try:
+                stack.enter_context(working_directory(None if folder is None else self._root / folder))
+            except OSError as error:
+                where = str(self._loaded.path or "configuration")
+                what = f"{self._root / str(folder)}: {error.strerror or error}"
+                raise ConfigError([Problem(where, what, "runner.working_directory")]) from None
             yield
-            return
-        before = Path.cwd()
-        try:
-            os.chdir(self._root / folder)
-        except OSError as error:
-            where = str(self._loaded.path or "configuration")
-            message = f"{self._root / folder}: {error.strerror or error}"
-            raise ConfigError([Problem(where, message, "runner.working_directory")]) from None
-        try:
-            yield
-        finally:
-            os.chdir(before)
 
     def _missing(self, key: str, expected: str, option: str) -> ConfigError:
         where = str(self._loaded.path or "configuration")
@@ -404,17 +356,6 @@ def _count(number: int, noun: str) -> str:
 
 def _here(path: str | os.PathLike[str] | None) -> str | None:
     return None if path is None else str(Path.cwd() / path)
-
-
-def _write(path: Path, content: bytes) -> None:
-    try:
-        replace(path, content)
-    except OSError as error:
-        raise SinkError(f"{path.name} cannot be written: {error.strerror or error}") from error
-
-
-def _json(summary: Summary) -> bytes:
-    return msgspec.json.format(msgspec.json.encode(summary), indent=2) + b"\n"
 
 
 def _closable(batches: Iterable[Sequence[Attempt]]) -> Generator[Sequence[Attempt], None, None]:

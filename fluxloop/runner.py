@@ -19,7 +19,8 @@ from attrs import field, frozen
 from fluxloop.calling.binding import Binding, bind
 from fluxloop.calling.frameworks import conventions
 from fluxloop.calling.loop import LoopThread
-from fluxloop.calling.target import Target, importable, user_failure
+from fluxloop.calling.surroundings import importable
+from fluxloop.calling.target import Target, user_failure
 from fluxloop.calling.template import pick
 from fluxloop.clock import milliseconds, timestamp
 from fluxloop.exceptions import TargetError

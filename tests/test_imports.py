@@ -16,6 +16,7 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "clock": LEAF,
     "exceptions": LEAF,
     "statistics": LEAF,
+    "background": LEAF,
     "interrupt": LEAF,
     "provenance": ("__init__",),
     "plan": ("records",),

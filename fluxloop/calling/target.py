@@ -9,8 +9,8 @@ import os
 import sys
 import sysconfig
 import traceback
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import AsyncContextDecorator, ContextDecorator, contextmanager
+from collections.abc import Callable, Sequence
+from contextlib import AsyncContextDecorator, ContextDecorator
 from functools import partial
 from importlib.machinery import PathFinder
 from pathlib import Path
@@ -288,17 +288,3 @@ def user_failure(what: str, error: BaseException) -> str:
     where = f"{own[-1].filename}:{own[-1].lineno}: " if own else ""
     text = message(error)
     return f"{what}: {where}{type_name(error)}{': ' if text else ''}{text}"
-
-
-@contextmanager
-def importable(places: Sequence[Path]) -> Iterator[None]:
-    """Put folders first on the import path, and take them off again."""
-    added = [str(place) for place in places if str(place) not in sys.path]
-    sys.path[:0] = added
-    importlib.invalidate_caches()
-    try:
-        yield
-    finally:
-        for place in added:
-            if place in sys.path:
-                sys.path.remove(place)

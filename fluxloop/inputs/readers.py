@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -11,13 +10,11 @@ from typing import Any
 import msgspec
 
 from fluxloop.exceptions import InputError, Problem
+from fluxloop.inputs.text import NOT_UTF8, not_text, not_utf8
 
 Entries = Iterator[tuple[int, Any]]
 """Line (from 1) and entry."""
 
-NOT_UTF8 = "not UTF-8 text; save the file as UTF-8"
-
-_CONTROL = re.compile(rb"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")
 _CSV_CELL = 1 << 30
 
 
@@ -41,30 +38,10 @@ def read_jsonl(path: Path) -> Entries:
             try:
                 yield number, decode(line)
             except (msgspec.DecodeError, UnicodeDecodeError) as error:
-                what = NOT_UTF8 if _not_utf8(line) else f"not valid JSON: {error}"
+                what = NOT_UTF8 if not_utf8(line) else f"not valid JSON: {error}"
                 raise InputError([Problem(f"{path}:{number}", what)]) from None
             except RecursionError:
                 raise InputError([Problem(f"{path}:{number}", "nested too deeply")]) from None
-
-
-def not_text(path: Path, *, control: bool = False) -> Problem:
-    """Return where a file stops being UTF-8 text, or where it has a control character YAML refuses."""
-    with path.open("rb") as file:
-        for number, line in enumerate(file, 1):
-            if _not_utf8(line):
-                return Problem(f"{path}:{number}", NOT_UTF8)
-            if control and (found := _CONTROL.search(line)):
-                what = f"the control character {found[0]!r} must be written as an escape in double quotes"
-                return Problem(f"{path}:{number}", what.replace("b'", "'"))
-    return Problem(str(path), NOT_UTF8)
-
-
-def _not_utf8(line: bytes) -> bool:
-    try:
-        line.decode()
-    except UnicodeDecodeError:
-        return True
-    return False
 
 
 def read_csv(path: Path) -> Entries:

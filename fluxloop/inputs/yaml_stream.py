@@ -26,7 +26,7 @@ from ruamel.yaml.nodes import MappingNode, ScalarNode, SequenceNode
 from ruamel.yaml.reader import ReaderError
 
 from fluxloop.exceptions import InputError, Problem
-from fluxloop.inputs.readers import not_text
+from fluxloop.inputs.text import not_text
 
 LIST_KEYS = ("generated_inputs", "inputs")
 MAX_DEPTH = 100

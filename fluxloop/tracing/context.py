@@ -7,7 +7,8 @@ import random
 import time
 import uuid
 from collections.abc import Callable
-from contextvars import ContextVar, copy_context
+from contextlib import suppress
+from contextvars import ContextVar, Token, copy_context
 from typing import Any, ParamSpec, TypeVar
 
 from fluxloop.clock import milliseconds, timestamp
@@ -145,6 +146,12 @@ Scope = tuple[Run, "str | None"]
 """The run, and the id of the observation the code is inside."""
 
 current: ContextVar[Scope | None] = ContextVar("fluxloop_scope", default=None)
+
+
+def leave(token: Token[Scope | None]) -> None:
+    """Go back to the scope before `token`; nothing where another context ends what this one began."""
+    with suppress(ValueError):
+        current.reset(token)
 
 
 def current_run() -> Run | None:

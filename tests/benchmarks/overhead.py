@@ -6,12 +6,14 @@ Prints the ratio of CPU times at 10,000 runs (median of five pairs), the time of
 how much time and memory a run grow from 1,000 to 100,000 runs. Quote the ratio, never the time:
 machines differ, and other work on them more so.
 
-The floor does what any honest loop would: it times the call, notes the two traced calls, and
-writes one line to each of three files without a buffer. It keeps no promise beyond that.
+The floor does what any honest loop would: it times the call, records the two traced calls, and
+writes one line to each of three files without a buffer. It keeps no promise beyond that: nothing
+is copied, no odd value survives, and an agent that raises ends it.
 """
 
 from __future__ import annotations
 
+import random
 import resource
 import statistics
 import sys
@@ -21,7 +23,6 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
-from uuid import uuid4
 
 import msgspec
 
@@ -49,35 +50,58 @@ def ours(runs: int, place: Path) -> None:
 
 
 def floor(runs: int, place: Path) -> None:
-    """Run the same work in a loop written by hand."""
+    """Run the same work in a loop written by hand, recording the same of each call."""
     encode = msgspec.json.encode
     spans: list[dict[str, Any]] = []
+    inside: list[str] = []
 
-    def observed(name: str, function: Callable[[str], str], text: str) -> str:
-        span = {"id": uuid4().hex, "name": name, "start": datetime.now(UTC), "input": text}
-        began = time.perf_counter()
-        span["output"] = function(text)
-        span["duration_ms"] = (time.perf_counter() - began) * 1e3
+    def observed(kind: str, name: str, parameter: str, function: Callable[[str], str], text: str) -> str:
+        span: dict[str, Any] = {
+            "id": f"{random.getrandbits(64):016x}",
+            "parent_id": inside[-1] if inside else None,
+            "type": kind,
+            "name": name,
+            "start_time": datetime.now(UTC).isoformat(),
+            "input": {parameter: text},
+            "error": None,
+            "metadata": None,
+        }
         spans.append(span)
-        return str(span["output"])
+        inside.append(span["id"])
+        began = time.perf_counter()
+        try:
+            span["output"] = output = function(text)
+            return output
+        finally:
+            span["duration_ms"] = (time.perf_counter() - began) * 1e3
+            span["end_time"] = datetime.now(UTC).isoformat()
+            inside.pop()
 
     def answer(text: str) -> str:
-        return "echo: " + observed("upper", str.upper, text)
+        return "echo: " + observed("tool", "upper", "text", str.upper, text)
 
     files = [open(place / name, "wb", buffering=0) for name in ("observations", "traces", "summaries")]  # noqa: SIM115
     for number in range(runs):
         text = INPUTS[number % len(INPUTS)]
         spans.clear()
-        started, began = datetime.now(UTC), time.perf_counter()
-        output = observed("agent", answer, text)
+        started, began = datetime.now(UTC).isoformat(), time.perf_counter()
+        output = observed("agent", "agent", "input_text", answer, text)
         row = {
             "trace_id": f"trace_{number:05d}",
+            "input_index": number % len(INPUTS),
+            "iteration": number // len(INPUTS),
+            "persona": None,
             "input": text,
             "output": output,
-            "start": started,
+            "status": "ok",
+            "error": None,
             "duration_ms": (time.perf_counter() - began) * 1e3,
+            "start_time": started,
+            "observation_count": len(spans),
         }
-        files[0].write(b"".join(encode({**span, "trace_id": row["trace_id"]}) + b"\n" for span in spans))
+        for span in spans:
+            span["trace_id"] = row["trace_id"]
+        files[0].write(b"".join(encode(span) + b"\n" for span in spans))
         files[1].write(encode({**row, "observations": spans}) + b"\n")
         files[2].write(encode(row) + b"\n")
     for file in files:

@@ -10,7 +10,7 @@ import pytest
 
 from fluxloop import Experiment, ExperimentResult
 from fluxloop.calling.frameworks import Conventions, conventions
-from fluxloop.calling.target import importable
+from fluxloop.calling.surroundings import importable
 from fluxloop.testing import run_once
 
 # What they warn of at import is theirs.

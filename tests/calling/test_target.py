@@ -13,7 +13,8 @@ from typing import Any
 import pytest
 
 from fluxloop import Experiment, TargetError
-from fluxloop.calling.target import Target, find_object, importable, reference_to
+from fluxloop.calling.surroundings import importable
+from fluxloop.calling.target import Target, find_object, reference_to
 from fluxloop.runner import Task
 from fluxloop.testing import run_once
 

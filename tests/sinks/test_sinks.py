@@ -14,7 +14,7 @@ import pytest
 
 import fluxloop
 from fluxloop import Experiment, ExperimentResult, JsonlSink, MemorySink, SinkError, TargetError, UsageError, load
-from fluxloop.calling.target import importable
+from fluxloop.calling.surroundings import importable
 
 PROJECT = Path(__file__).parent.parent / "projects" / "calling_sinks"
 

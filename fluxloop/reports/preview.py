@@ -1,0 +1,29 @@
+"""What an experiment would do."""
+
+from __future__ import annotations
+
+from attrs import frozen
+
+
+@frozen(kw_only=True)
+class Preview:
+    """What would be run, on what, and where the results would go."""
+
+    inputs: int
+    iterations: int
+    runs: int
+    target: str
+    binding: str
+    output: str
+
+    def __str__(self) -> str:
+        return "\n".join(
+            (
+                f"inputs      {self.inputs}",
+                f"iterations  {self.iterations}",
+                f"runs        {self.runs}",
+                f"target      {self.target}",
+                f"binding     {self.binding}",
+                f"output      {self.output}",
+            )
+        )
