@@ -121,8 +121,8 @@ class Experiment:
         self._loaded = load_config(source, settings=settings, overrides=given)
         self._root = self._loaded.root.absolute()
         self.config = self._completed(self._loaded.config)
-        self._sinks = tuple(sinks)
-        self._executor = executor or InlineExecutor()
+        self._sinks = _checked_sinks(sinks)
+        self._executor = _checked_executor(executor)
         self._progress = progress
 
     def __repr__(self) -> str:
@@ -168,7 +168,7 @@ class Experiment:
             iterations=plan.iterations,
             runs=len(plan),
             target=target,
-            binding=str(binding),
+            binding=binding.told(next(iter(plan.cases))),
             output=str(place),
         )
 
@@ -184,8 +184,8 @@ class Experiment:
             with importable(self._import_places):
                 others = (*configured_sinks(self.config.output.sinks), *self._sinks)
             started = time.time_ns()
-            path = claim_directory(self._output, str(self.config.name), started / 1e9)
             summary = self._builder(plan, started)
+            path = claim_directory(self._output, str(self.config.name), started / 1e9)
             sinks = SinkGroup(JsonlSink(), others, progress.warn)
             interrupt.announce = progress.signal
             try:
@@ -195,7 +195,7 @@ class Experiment:
                     return ExperimentResult(path, self._finish(path, sinks, summary, status, reason))
             except BaseException as error:
                 self._give_up(path, sinks, summary, error)
-                if isinstance(error, SinkError):
+                if isinstance(error, SinkError) and summary.total:
                     raise SinkError(f"{error}; the {summary.total} runs finished before are safe in {path}") from error
                 raise
 
@@ -223,14 +223,23 @@ class Experiment:
                     sinks.write(traces)
                     for trace in traces:
                         progress.update(trace, summary.add(trace))
+                        if trace.error is not None and trace.error.type == "bdb.BdbQuit":
+                            interrupt.request()  # who quits the debugger has seen enough
+                    sinks.share(traces)
                     interrupt.release()
         except Abandoned:
             pass  # the second Ctrl-C; what is done is written
         finally:
             interrupt.hold()
             progress.stop()
-        if interrupt.requested and summary.total < len(plan):
-            return "interrupted", signal.Signals(interrupt.signal).name if interrupt.signal else "cancelled"
+        left = len(plan) - summary.total
+        if left and interrupt.requested:
+            if interrupt.signal is None:
+                progress.warn(f"Cancelled; {_count(left, 'run')} of {len(plan)} not run.")
+                return "interrupted", "cancelled"
+            return "interrupted", signal.Signals(interrupt.signal).name
+        if left:
+            return "stopped", f"the executor {type_name(self._executor)} gave {left} runs not back"
         return "completed", None
 
     def _begin(self, path: Path, plan: Plan, sinks: SinkGroup, summary: SummaryBuilder) -> None:
@@ -253,8 +262,9 @@ class Experiment:
 
     def _give_up(self, path: Path, sinks: SinkGroup, summary: SummaryBuilder, error: BaseException) -> None:
         """Leave nothing behind when nothing has run and the user can mend it, else all that is done."""
-        if isinstance(error, UsageError | KeyboardInterrupt) and not summary.total:
-            sinks.close(summary.build("failed", completed_at=None))
+        if isinstance(error, UsageError | SinkError | KeyboardInterrupt) and not summary.total:
+            with suppress(SinkError):
+                sinks.close(summary.build("failed", completed_at=None))
             shutil.rmtree(path, ignore_errors=True)
             return
         with suppress(SinkError):  # what went wrong first is what is raised
@@ -310,7 +320,8 @@ class Experiment:
             output_path=runner.output_path,
             import_places=self._import_places,
         )
-        loaded = task.load()
+        with self._surroundings():
+            loaded = task.load()
         task.prepared.append(loaded)
         return task, loaded[1]
 
@@ -348,6 +359,21 @@ class Experiment:
     def _missing(self, key: str, expected: str, option: str) -> ConfigError:
         where = str(self._loaded.path or "configuration")
         return ConfigError([Problem(where, f"expected {expected}, got nothing; or name it with {option}", key)])
+
+
+def _checked_sinks(sinks: Sequence[TraceSink]) -> tuple[TraceSink, ...]:
+    for sink in sinks:
+        if not isinstance(sink, TraceSink):
+            raise TypeError(f"sinks: expected objects of subclasses of fluxloop.TraceSink, got {sink!r}")
+    return tuple(sinks)
+
+
+def _checked_executor(executor: Executor | None) -> Executor:
+    if executor is None:
+        return InlineExecutor()
+    if isinstance(executor, type) or not callable(getattr(executor, "run", None)):
+        raise TypeError(f"executor: expected an object with run(task, schedule), got {executor!r}")
+    return executor
 
 
 def _count(number: int, noun: str) -> str:

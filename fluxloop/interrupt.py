@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM as a flag the loop reads, so that a signal never tears a record."""
+"""Signals as a flag the loop reads, so that none tears a record."""
 
 from __future__ import annotations
 
@@ -8,6 +8,9 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 from typing import Any
+
+# SIGHUP: the terminal was closed, or the connection to it was lost.
+_STOPPING = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
 
 
 class Abandoned(BaseException):
@@ -29,6 +32,8 @@ class Interrupt:
         self.requested = False
         self._held = True
         self._postponed = False
+        self._handler = self._receive  # one object, to be told from the agent's
+        self._taken: tuple[signal.Signals, ...] = ()
 
     def request(self, number: int | None = None) -> None:
         """Ask the experiment to start nothing more."""
@@ -37,23 +42,30 @@ class Interrupt:
 
     @contextmanager
     def listening(self) -> Iterator[None]:
-        """Take SIGINT and SIGTERM, from the main thread; elsewhere do nothing."""
+        """Take SIGINT, SIGTERM and SIGHUP, from the main thread; elsewhere do nothing."""
         if threading.current_thread() is not threading.main_thread():
             yield
             return
         previous: dict[signal.Signals, Any] = {
-            number: signal.signal(number, self._receive) for number in (signal.SIGINT, signal.SIGTERM)
+            number: signal.signal(number, self._handler)
+            for number in _STOPPING
+            if signal.getsignal(number) is not signal.SIG_IGN  # as under nohup
         }
+        self._taken = tuple(previous)
         try:
             yield
         finally:
+            self._taken = ()
             for number, handler in previous.items():
                 # None: a handler that was not installed from Python cannot be put back.
                 signal.signal(number, signal.SIG_DFL if handler is None else handler)
 
     def hold(self) -> None:
-        """Let a second signal wait."""
+        """Let a second signal wait; take the signals again if the agent took them."""
         self._held = True
+        for number in self._taken:
+            if signal.getsignal(number) is not self._handler:
+                signal.signal(number, self._handler)
 
     def release(self) -> None:
         """Let a second signal through, at once if one has come already."""
@@ -65,7 +77,8 @@ class Interrupt:
     def _receive(self, number: int, frame: FrameType | None) -> None:
         if not self.requested:
             self.request(number)
-            self.announce("Stopping after the run in flight. Press Ctrl-C again to stop at once.")
+            hint = " Press Ctrl-C again to stop at once." if number == signal.SIGINT else ""
+            self.announce(f"Stopping after the run in flight.{hint}")
         elif self._held:
             self._postponed = True
         else:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import io
 import os
 import sys
 import time
@@ -39,14 +40,68 @@ def one_line(text: str, width: int = 160) -> str:
     return line if len(line) <= width else line[: width - 1] + "…"
 
 
+def told_error(group: ErrorGroup, width: int) -> str:
+    """Return place, type and message of an error in one line."""
+    where = f"{one_line(shown_place(group.place), 200)}: " if group.place else ""
+    text = one_line(group.message, width)
+    return f"{where}{one_line(group.type, 60)}{': ' if text else ''}{text}"
+
+
+def shown_place(place: str) -> str:
+    """Return `file:line` as seen from here, which is shorter below the working directory."""
+    try:
+        relative = os.path.relpath(place)
+    except OSError:  # the working directory is gone
+        return place
+    return place if relative.startswith("..") else relative
+
+
+class Screen:
+    """A text stream that may go away: a closed terminal or pipe ends the showing and nothing else."""
+
+    def __init__(self, stream: TextIO | None) -> None:
+        self._stream = stream
+        self.encoding = getattr(stream, "encoding", None) or "utf-8"
+
+    def write(self, text: str) -> int:
+        """Write what the stream's encoding has, and marks for the rest."""
+        with self._open() as stream:
+            stream.write(text.encode(self.encoding, "replace").decode(self.encoding))
+        return len(text)
+
+    def flush(self) -> None:
+        """Flush the stream."""
+        with self._open() as stream:
+            stream.flush()
+
+    def fileno(self) -> int:
+        """Return the stream's file number, by which tqdm asks how wide the terminal is."""
+        return -1 if self._stream is None else self._stream.fileno()
+
+    @contextmanager
+    def _open(self) -> Iterator[TextIO]:
+        try:
+            yield self._stream or io.StringIO()
+        except (OSError, ValueError):
+            self._stream = None
+
+
 class Progress:
-    """Show nothing; the base of what shows something."""
+    """Show nothing but what the user must know; the base of what shows more."""
+
+    def __init__(self, stream: TextIO | None) -> None:
+        self._screen = Screen(stream)
 
     def info(self, line: str) -> None:
         """Tell something about the whole experiment."""
 
     def warn(self, line: str) -> None:
-        """Tell something the user should know."""
+        """Tell something the user must know."""
+        self._line(f"[WARN] {one_line(line, 1000)}")
+
+    def _line(self, line: str) -> None:
+        self._screen.write(line + "\n")
+        self._screen.flush()
 
     def signal(self, line: str) -> None:
         """Tell what a signal does, from inside its handler."""
@@ -81,23 +136,14 @@ class LogProgress(Progress):
         [INFO] Loaded 50 inputs
     """
 
-    def __init__(self, stream: TextIO) -> None:
-        self._stream = stream
+    def __init__(self, stream: TextIO | None) -> None:
+        super().__init__(stream)
         self._total = self._done = self._failed = self._announced = 0
         self._began = self._last = 0.0
 
     def info(self, line: str) -> None:
         """Write an `[INFO]` line."""
         self._line(f"[INFO] {line}")
-
-    def warn(self, line: str) -> None:
-        """Write a `[WARN]` line."""
-        self._line(f"[WARN] {line}")
-
-    def _line(self, line: str) -> None:
-        encoding = getattr(self._stream, "encoding", None) or "utf-8"
-        self._stream.write(line.encode(encoding, "replace").decode(encoding) + "\n")
-        self._stream.flush()
 
     def start(self, total: int) -> None:
         """Begin to count."""
@@ -119,9 +165,7 @@ class LogProgress(Progress):
         self._announced += 1
         if self._announced > MAX_ANNOUNCED:
             return
-        where = f" at {group.place}" if group.place else ""
-        told = one_line(f"{group.type}: {group.message}", 200)
-        self.warn(f"{group.trace_id} failed{where}: {told}")
+        self.warn(f"{group.trace_id} ({one_line(group.input_id, 40)}) failed: {told_error(group, 200)}")
         if self._announced == MAX_ANNOUNCED:
             self.warn("Further kinds of failure are told at the end.")
 
@@ -146,7 +190,7 @@ class LogProgress(Progress):
 class BarProgress(LogProgress):
     """A bar that stays on its line, for a terminal or a notebook."""
 
-    def __init__(self, stream: TextIO, *, notebook: bool = False) -> None:
+    def __init__(self, stream: TextIO | None, *, notebook: bool = False) -> None:
         super().__init__(stream)
         self._notebook = notebook
         self._bar: Any = None
@@ -159,7 +203,7 @@ class BarProgress(LogProgress):
     def start(self, total: int) -> None:
         """Draw the bar."""
         super().start(total)
-        self._bar = _bar_class(self._notebook)(self, total, self._stream)
+        self._bar = _bar_class(self._notebook)(self, total, self._screen)
 
     def update(self, trace: Trace, first: ErrorGroup | None) -> None:
         """Count, and draw the bar when it is time."""
@@ -222,13 +266,13 @@ def _bar_class(notebook: bool) -> Any:
 
         monitor_interval = 0  # no thread of tqdm's: the loop draws
 
-        def __init__(self, progress: BarProgress, total: int, stream: TextIO) -> None:
+        def __init__(self, progress: BarProgress, total: int, screen: Screen) -> None:
             self._progress = progress
             options: dict[str, Any] = {"total": total, "miniters": 1, "mininterval": 0}
             if not widget:
                 options.update(
-                    file=stream,
-                    ascii="░▓" if _can_write(stream, "░▓") else ".#",
+                    file=screen,
+                    ascii="░▓" if _can_write(screen, "░▓") else ".#",
                     bar_format="[{bar:10}] {state}",
                     dynamic_ncols=True,
                 )
@@ -245,9 +289,9 @@ def _bar_class(notebook: bool) -> Any:
     return Bar
 
 
-def _can_write(stream: TextIO, text: str) -> bool:
+def _can_write(screen: Screen, text: str) -> bool:
     try:
-        text.encode(getattr(stream, "encoding", None) or "ascii")
+        text.encode(screen.encoding)
     except (UnicodeEncodeError, LookupError):
         return False
     return True
@@ -263,15 +307,15 @@ def progress_for(show: bool | None, stream: TextIO | None = None) -> Progress:
     """Return the progress that fits where the output goes.
 
     Args:
-        show: False for none; True for a bar in a terminal or notebook and lines elsewhere; None
-            for a bar where there is a terminal or a notebook and nothing elsewhere.
+        show: False for warnings alone; True for a bar in a terminal or notebook and lines elsewhere; None
+            for a bar where there is a terminal or a notebook and warnings alone elsewhere.
         stream: `sys.stderr` by default.
     """
     stream = sys.stderr if stream is None else stream
     if show is False or stream is None:
-        return Progress()
+        return Progress(stream)
     if in_notebook():
         return BarProgress(stream, notebook=True)
-    if stream.isatty():
+    if stream.isatty() and os.environ.get("TERM") != "dumb":
         return BarProgress(stream)
-    return LogProgress(stream) if show else Progress()
+    return LogProgress(stream) if show else Progress(stream)

@@ -30,14 +30,15 @@ def ran_on(root: Path, results: Path) -> dict[str, Any]:
 
 def git_state(root: Path, results: Path) -> dict[str, Any] | None:
     """Return commit, whether the tree was clean, and a digest of the difference; None without git."""
-    if not any((folder / ".git").exists() for folder in (root, *root.parents)):
+    top = next((folder for folder in (root, *root.parents) if (folder / ".git").exists()), None)
+    if top is None:
         return None
     commit = _git(root, "rev-parse", "HEAD")
-    ours = [f":(exclude,literal){results}"] if results.is_relative_to(root) and results != root else []
-    status = _git(root, "status", "--porcelain", "--", ".", *ours)
+    ours = [f":(exclude,literal){results}"] if results.is_relative_to(top) and results != top else []
+    status = _git(root, "--no-optional-locks", "status", "--porcelain", "--", ":/", *ours)
     if commit is None or status is None:
         return None
-    difference = (_git(root, "diff", "HEAD", "--", ".", *ours) or b"") if status else b""
+    difference = (_git(root, "diff", "HEAD", "--", ":/", *ours) or b"") if status else b""
     return {
         "commit": commit.decode().strip(),
         "clean": not status,

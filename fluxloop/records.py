@@ -55,6 +55,14 @@ class Usage:
     input_tokens: int | None
     output_tokens: int | None
 
+    def __add__(self, other: Usage) -> Usage:
+        """Return the sum, in which a figure is None only when neither tells it."""
+        return Usage(_sum(self.input_tokens, other.input_tokens), _sum(self.output_tokens, other.output_tokens))
+
+
+def _sum(one: int | None, other: int | None) -> int | None:
+    return other if one is None else one if other is None else one + other
+
 
 @define(slots=False)
 class ErrorSummary:
@@ -150,7 +158,7 @@ class TraceSummary:
     usage: Usage | None
 
 
-@define(slots=False)
+@define(slots=False, repr=False)
 class Trace:
     """A line of `traces.jsonl`: everything about one run."""
 
@@ -181,6 +189,9 @@ class Trace:
     stdout: str | None
     stderr: str | None
     observations: tuple[Observation, ...]
+
+    def __repr__(self) -> str:
+        return f"<Trace {self.trace_id} of {self.input_id}: {self.status}, {self.observation_count} observations>"
 
     def summary(self) -> TraceSummary:
         """Return the short form of the trace."""

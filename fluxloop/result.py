@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import html
 import os
+import signal
 from collections.abc import Callable, Iterator
 from itertools import islice
 from pathlib import Path
@@ -40,7 +41,7 @@ class ExperimentResult:
 
     def __iter__(self) -> Iterator[Trace]:
         """Read the traces one by one, in the order they finished."""
-        return islice(_records(self.path / TRACES, decode_trace), len(self))
+        return _first(len(self), _records(self.path / TRACES, decode_trace), self.path / TRACES)
 
     def __len__(self) -> int:
         return self.summary.total_traces
@@ -50,7 +51,8 @@ class ExperimentResult:
 
     def summaries(self) -> Iterator[TraceSummary]:
         """Read the short form of the traces one by one, in the same order."""
-        return islice(_records(self.path / TRACE_SUMMARY, decode_trace_summary), len(self))
+        path = self.path / TRACE_SUMMARY
+        return _first(len(self), _records(path, decode_trace_summary), path)
 
     @property
     def failures(self) -> list[Trace]:
@@ -62,7 +64,8 @@ class ExperimentResult:
         """0 when the experiment completed, some run succeeded and no gate was missed; else as the README lists."""
         summary = self.summary
         if summary.status == "interrupted":
-            return 143 if summary.stop_reason == "SIGTERM" else 130
+            # As shells tell a signal; 130, Ctrl-C's, where a caller cancelled.
+            return 128 + getattr(signal, summary.stop_reason or "", signal.SIGINT)
         if summary.status != "completed" or (summary.total_traces and not summary.successful):
             return 1
         return 0 if self.gate_passed else 1
@@ -84,7 +87,9 @@ class ExperimentResult:
         except ImportError:
             raise MissingPackageError("pandas", "to_pandas()") from None
         rows = [msgspec.to_builtins(row) for row in self.summaries()]
-        return pandas.DataFrame(rows, columns=[field.name for field in TraceSummary.__attrs_attrs__])
+        frame = pandas.DataFrame(rows, columns=[field.name for field in TraceSummary.__attrs_attrs__])
+        frame["start_time"] = pandas.to_datetime(frame["start_time"], utc=True)
+        return frame
 
     def __repr__(self) -> str:
         return f"<ExperimentResult {self.headline()}, {_relative(self.path)}>"
@@ -125,18 +130,31 @@ def load(path: str | os.PathLike[str]) -> ExperimentResult:
         OutputError: it is no experiment directory.
     """
     directory = Path(path)
+    if directory.name == SUMMARY:
+        directory = directory.parent
     try:
         content = (directory / SUMMARY).read_bytes()
-    except OSError as error:
-        raise OutputError(directory, f"not an experiment directory: {SUMMARY}: {error.strerror or error}") from None
+    except (OSError, ValueError) as error:
+        what = getattr(error, "strerror", None) or error
+        raise OutputError(directory, f"not an experiment directory: {SUMMARY}: {what}") from None
     try:
         summary = msgspec.json.decode(content, type=Summary)
-    except (msgspec.DecodeError, msgspec.ValidationError) as error:
+    except (msgspec.DecodeError, msgspec.ValidationError, UnicodeDecodeError) as error:
         raise OutputError(directory / SUMMARY, f"not a summary of an experiment: {error}") from None
     if summary.status == "running":
         # It runs still, or was killed: what is on disk is what counts.
         summary = _recount(directory, summary)
     return ExperimentResult(directory, summary)
+
+
+def _first(count: int, records: Iterator[T], path: Path) -> Iterator[T]:
+    """As many records as the summary counts; later ones are of runs that were not finished."""
+    given = 0
+    for record in islice(records, count):
+        given += 1
+        yield record
+    if given < count:
+        raise OutputError(path, f"ends after {given} of the {count} runs that {SUMMARY} counts")
 
 
 def _recount(directory: Path, told: Summary) -> Summary:
@@ -173,5 +191,8 @@ def _lines(path: Path) -> Iterator[bytes]:
 
 
 def _relative(path: Path) -> str:
-    relative = os.path.relpath(path)
+    try:
+        relative = os.path.relpath(path)
+    except OSError:  # the working directory is gone
+        return str(path)
     return str(path) if relative.startswith("..") else relative

@@ -14,7 +14,7 @@ from pathlib import Path
 from types import GeneratorType, TracebackType
 from typing import Any
 
-from attrs import field, frozen
+from attrs import field, fields, frozen
 
 from fluxloop.calling.binding import Binding, bind
 from fluxloop.calling.frameworks import conventions
@@ -53,7 +53,7 @@ class Task:
     """What `load` has given in this process already, for its first runner; it stays here."""
 
     def __getstate__(self) -> dict[str, Any]:
-        return {name: getattr(self, name) for name in _SENT}
+        return {field.name: getattr(self, field.name) for field in fields(Task) if field.name != "prepared"}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         Task.__init__(self, **state)
@@ -79,9 +79,6 @@ class Task:
     def open(self) -> Runner:
         """Build the runner, once for each worker."""
         return Runner(self, self.prepared.pop() if self.prepared else self.load())
-
-
-_SENT = ("target", "args", "inject", "input_template", "output_path", "import_places")
 
 
 class Runner:
@@ -153,12 +150,12 @@ class Runner:
             output = self._function(*args, **kwargs)
             if not _is_finished(type(output)):
                 output = self._finish(output)
-            end = time.perf_counter_ns()
-            return opened.succeeded(end, self._answer(output))
+            opened.end()
+            return opened.succeeded(self._answer(output))
         except Abandoned:
             raise
         except BaseException as error:
-            return opened.failed(time.perf_counter_ns(), error)
+            return opened.failed(error)
 
     async def run_async(self, planned: PlannedRun, number: int = 1) -> Attempt:
         """Run one attempt at an async target, on the loop of the caller."""
@@ -168,12 +165,12 @@ class Runner:
             output = self._function(*args, **kwargs)
             if not _is_finished(type(output)):
                 output = await _finish_async(output)
-            end = time.perf_counter_ns()
-            return opened.succeeded(end, self._answer(output))
+            opened.end()
+            return opened.succeeded(self._answer(output))
         except Abandoned:
             raise
         except BaseException as error:
-            return opened.failed(time.perf_counter_ns(), error)
+            return opened.failed(error)
 
     def _finish(self, output: Any) -> Any:
         if _is_awaitable(output) or issubclass(type(output), AsyncIterator):
@@ -223,11 +220,13 @@ def _drain(items: Iterator[Any]) -> Any:
 class _Opened:
     """An attempt under way."""
 
-    __slots__ = ("_input", "_number", "_planned", "_start", "run")
+    __slots__ = ("_end", "_input", "_number", "_planned", "_process", "_start", "run")
 
     def __init__(self, planned: PlannedRun, number: int) -> None:
         self._planned = planned
         self._number = number
+        self._process = os.getpid()
+        self._end: int | None = None
         wall = time.time_ns()
         self._start = time.perf_counter_ns()
         self.run = Run(planned, number, wall - self._start)
@@ -235,16 +234,27 @@ class _Opened:
         self._input = capture(planned.case.input)
         current.set((self.run, None))
 
-    def succeeded(self, end: int, output: Any) -> Attempt:
-        return self._attempt(end, "ok", capture(output), None)
+    def end(self) -> None:
+        self._end = time.perf_counter_ns()
+        if os.getpid() != self._process:
+            os._exit(0)
 
-    def failed(self, end: int, error: BaseException) -> Attempt:
+    def succeeded(self, output: Any) -> Attempt:
+        return self._attempt("ok", capture(output), None)
+
+    def failed(self, error: BaseException) -> Attempt:
+        if self._end is None:
+            self._end = time.perf_counter_ns()
+        if os.getpid() != self._process:
+            # A process the agent has forked ends here: it must not go on with the parent's experiment.
+            os._exit(error.code if isinstance(error, SystemExit) and isinstance(error.code, int) else 1)
         told = RunError("agent", type_name(error), message(error), _traceback(error))
-        return self._attempt(end, "error", None, told)
+        return self._attempt("error", None, told)
 
-    def _attempt(self, end: int, status: Any, output: Any, error: RunError | None) -> Attempt:
+    def _attempt(self, status: Any, output: Any, error: RunError | None) -> Attempt:
         run = self.run
         run.closed = True
+        end = self._end or self._start
         return Attempt(
             self._planned,
             self._number,
@@ -273,8 +283,7 @@ def _traceback(error: BaseException) -> str | None:
 
 def _trim(told: traceback.TracebackException | None) -> None:
     while told is not None:
-        own = [frame for frame in told.stack if not frame.filename.startswith(_PACKAGE)]
-        told.stack[:] = own or told.stack[-1:]
+        told.stack[:] = [frame for frame in told.stack if not frame.filename.startswith(_PACKAGE)]
         for member in getattr(told, "exceptions", None) or ():
             _trim(member)
         told = told.__cause__ or told.__context__

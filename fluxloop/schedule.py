@@ -13,16 +13,29 @@ class Schedule:
     def __init__(self, plan: Iterable[PlannedRun], stopped: Callable[[], bool] = lambda: False) -> None:
         self._runs = iter(plan)
         self._stopped = stopped
+        self._in_flight: set[str] = set()
 
     def take(self) -> tuple[PlannedRun, int] | None:
         """Return the next run to start and the number of its attempt, or None when none is left."""
         if self._stopped():
             return None
         planned = next(self._runs, None)
-        return None if planned is None else (planned, 1)
+        if planned is None:
+            return None
+        self._in_flight.add(planned.trace_id)
+        return planned, 1
 
     def settle(self, attempt: Attempt) -> Trace | None:
-        """Return the finished trace, or None when the run is to be tried again."""
+        """Return the finished trace, or None when the run is to be tried again.
+
+        Raises:
+            ValueError: the run was not given out, or has come back already.
+        """
+        try:
+            self._in_flight.remove(attempt.planned.trace_id)
+        except KeyError:
+            told = f"the executor gave back {attempt.planned.trace_id}, which is not in flight"
+            raise ValueError(told) from None
         case = attempt.planned.case
         observations = attempt.observations
         return Trace(
@@ -58,16 +71,5 @@ def total_usage(observations: Iterable[Observation]) -> Usage | None:
     total: Usage | None = None
     for observation in observations:
         if observation.usage is not None:
-            total = add_usage(total, observation.usage)
+            total = observation.usage if total is None else total + observation.usage
     return total
-
-
-def add_usage(total: Usage | None, more: Usage) -> Usage:
-    """Return the sum, in which a figure is None only when no part tells it."""
-    if total is None:
-        return Usage(more.input_tokens, more.output_tokens)
-    return Usage(_add(total.input_tokens, more.input_tokens), _add(total.output_tokens, more.output_tokens))
-
-
-def _add(one: int | None, other: int | None) -> int | None:
-    return other if one is None else one if other is None else one + other

@@ -12,7 +12,6 @@ from typing import Any, Literal
 from attrs import Factory, define, frozen
 
 from fluxloop.records import RunError, Trace, Usage
-from fluxloop.schedule import add_usage
 from fluxloop.statistics import pass_rate_interval
 
 ExperimentStatus = Literal["running", "completed", "interrupted", "stopped", "failed"]
@@ -20,6 +19,9 @@ ExperimentStatus = Literal["running", "completed", "interrupted", "stopped", "fa
 MAX_ERROR_GROUPS = 100
 """Kinds of error told apart; an agent whose every error is of another kind must not fill the memory."""
 MAX_PERSONAS = 1000
+MAX_FAILING_INPUTS = 100
+MAX_MESSAGE = 1000
+"""Characters of an error's message in the summary; the trace has it whole."""
 
 
 @frozen(kw_only=True, slots=False)
@@ -31,6 +33,8 @@ class PassRate:
     high: float
     level: float
     method: str
+    clusters: int
+    """Inputs, or sources of inputs, that were run: what the interval's width depends on most."""
 
 
 @frozen(kw_only=True, slots=False)
@@ -56,6 +60,15 @@ class ErrorGroup:
     message: str
     """The first of them."""
     trace_id: str
+    input_id: str
+
+
+@define(kw_only=True, slots=False)
+class FailingInput:
+    """An input some of whose runs failed."""
+
+    input_id: str
+    failed: int
 
 
 @define(kw_only=True, slots=False)
@@ -89,6 +102,10 @@ class Summary:
     errors: tuple[ErrorGroup, ...]
     errors_not_grouped: int
     """Failures beyond the first hundred groups."""
+    failing_inputs: tuple[FailingInput, ...]
+    """The inputs with failed runs, the worst first; a hundred at most."""
+    without_output: int
+    """Successful runs whose output is null."""
     personas: tuple[PersonaRow, ...]
     usage: Usage | None
     observation_count: int
@@ -123,6 +140,8 @@ class SummaryBuilder:
     by_kind: dict[str, int] = Factory(lambda: {"agent": 0, "infrastructure": 0, "timeout": 0})
     errors: dict[tuple[str, str | None], ErrorGroup] = Factory(dict)
     ungrouped: int = 0
+    without_output: int = 0
+    failing: dict[int, FailingInput] = Factory(dict)
     personas: dict[str, PersonaRow] = Factory(dict)
     durations: array[float] = Factory(lambda: array("d"))
     duration_sum: float = 0.0
@@ -140,11 +159,22 @@ class SummaryBuilder:
         self.duration_sum += trace.duration_ms
         self.observations += trace.observation_count
         if trace.usage is not None:
-            self.usage = add_usage(self.usage, trace.usage)
+            self.usage = trace.usage if self.usage is None else self.usage + trace.usage
         self._count_cluster(trace)
+        if trace.output is None and trace.status == "ok":
+            self.without_output += 1
+        if not trace.passed:
+            self._count_failing(trace)
         if trace.persona is not None:
             self._count_persona(trace.persona, trace.passed)
-        return None if trace.error is None else self._count_error(trace.error, trace.trace_id)
+        return None if trace.error is None else self._count_error(trace.error, trace)
+
+    def _count_failing(self, trace: Trace) -> None:
+        row = self.failing.get(trace.input_index)
+        if row is not None:
+            row.failed += 1
+        elif len(self.failing) < MAX_FAILING_INPUTS:
+            self.failing[trace.input_index] = FailingInput(input_id=trace.input_id, failed=1)
 
     def _count_cluster(self, trace: Trace) -> None:
         source = trace.metadata.get("source_id") if trace.metadata else None
@@ -170,7 +200,7 @@ class SummaryBuilder:
         row.runs += 1
         row.passed += passed
 
-    def _count_error(self, error: RunError, trace_id: str) -> ErrorGroup | None:
+    def _count_error(self, error: RunError, trace: Trace) -> ErrorGroup | None:
         self.by_kind[error.kind] += 1
         where = place(error.traceback, error.message)
         group = self.errors.get((error.type, where))
@@ -180,8 +210,15 @@ class SummaryBuilder:
         if len(self.errors) >= MAX_ERROR_GROUPS:
             self.ungrouped += 1
             return None
+        text = error.message
         group = ErrorGroup(
-            type=error.type, kind=error.kind, place=where, count=1, message=error.message, trace_id=trace_id
+            type=error.type,
+            kind=error.kind,
+            place=where,
+            count=1,
+            message=text if len(text) <= MAX_MESSAGE else text[:MAX_MESSAGE] + "…",
+            trace_id=trace.trace_id,
+            input_id=trace.input_id,
         )
         self.errors[error.type, where] = group
         return group
@@ -208,6 +245,8 @@ class SummaryBuilder:
             by_error_kind=dict(self.by_kind),
             errors=tuple(sorted(self.errors.values(), key=lambda group: -group.count)),
             errors_not_grouped=self.ungrouped,
+            failing_inputs=tuple(sorted(self.failing.values(), key=lambda row: -row.failed)),
+            without_output=self.without_output,
             personas=tuple(self.personas.values()),
             usage=self.usage,
             observation_count=self.observations,
@@ -232,6 +271,7 @@ class SummaryBuilder:
             high=interval.high,
             level=interval.level,
             method=interval.method,
+            clusters=sum(count > 0 for count in runs),
         )
 
     def _durations(self) -> Durations | None:

@@ -60,8 +60,10 @@ def run_once(
     )
     case = Case(0, "input_001", input, persona, capture(expected), capture(metadata) or None)
     planned = PlannedRun("trace_001", case, iteration, seed)
+    schedule = Schedule([planned])
+    schedule.take()
     with task.open() as runner:
-        trace = Schedule([planned]).settle(runner.run(planned))
+        trace = schedule.settle(runner.run(planned))
     assert trace is not None
     return trace
 

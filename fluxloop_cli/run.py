@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext, redirect_stdout
 from typing import Any
 
 import click
@@ -24,7 +26,8 @@ Examples:
   fluxloop run experiment --target app.graph:graph --inputs questions.csv
   fluxloop run experiment --dry-run
 
-Exit codes: 0 done; 1 every run failed, a gate was missed, or results could not be
+Exit codes: 0 the experiment completed, though runs may have failed (--fail-under
+sets a limit); 1 every run failed, a gate was missed, or results could not be
 written; 2 something to mend before the first run; 130 Ctrl-C; 143 SIGTERM.
 """
 )
@@ -56,7 +59,12 @@ written; 2 something to mend before the first run; 130 Ctrl-C; 143 SIGTERM.
     multiple=True,
     help="Set any key of the configuration; repeatable. E.g. --set runner.args.model=small",
 )
-@click.option("--persona", "personas", multiple=True, help="Run only this persona's inputs; repeatable.")
+@click.option(
+    "--persona",
+    "personas",
+    multiple=True,
+    help="Run only this persona's inputs; repeatable. E.g. --persona novice_user",
+)
 @click.option(
     "--input-id", "input_ids", multiple=True, help="Run only this input; repeatable. E.g. --input-id input_003"
 )
@@ -103,9 +111,20 @@ def experiment(
         if dry_run:
             click.echo(str(chosen.preview()))
             return
-        result = chosen.run()
-        click.echo(str(result.path) if quiet else text_table(result.table()))
+        with redirect_stdout(sys.stderr) if quiet else nullcontext():
+            result = chosen.run()
+        _tell(str(result.path) if quiet else text_table(result.table()))
+        if quiet and result.exit_code:
+            click.echo(result.headline(), err=True)
     ctx.exit(result.exit_code)
+
+
+def _tell(text: str) -> None:
+    """Print what came out; a reader that has gone, as `head`, changes nothing about it."""
+    try:
+        click.echo(text)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _pair(text: str) -> tuple[str, str]:

@@ -239,6 +239,18 @@ def test_dry_run(project: Path, invoke: Invoke) -> None:
     assert sorted(project.rglob("*")) == before
 
 
+def test_quiet_keeps_the_path_alone_on_stdout(project: Path) -> None:
+    """What the agent's module prints at its import goes to stderr, and a missed gate says why there."""
+    (project / "chatty_import.py").write_text("print('imported')\ndef run(x):\n    raise ValueError('no')\n")
+    done = command("run", "experiment", "--quiet", "--target", "chatty_import:run", cwd=project)
+
+    assert done.returncode == 1
+    (printed,) = done.stdout.splitlines()
+    assert (project / printed / "summary.json").exists()
+    assert "imported" in done.stderr
+    assert "0 of" in done.stderr
+
+
 def test_quiet(project: Path, invoke: Invoke) -> None:
     """`--quiet` prints the path of the results and nothing else."""
     result = invoke("--quiet")
@@ -369,7 +381,7 @@ BAD: dict[str, tuple[dict[str, str | bytes], list[str], str]] = {
     "ragged csv": (inputs("i.csv", "input\na,b\n"), [], "i.csv:2: more cells (2) than the header has columns (1)"),
     "no such persona": (ok(), ["--persona", "x"], "no input has the persona 'x'; personas here: expert_user"),
     "no such id": (ok(), ["--input-id", "x"], "no input has the id 'x'; ids here: input_001, input_002"),
-    "target without colon": (ok(), ["--target", "cli_agent"], f"{T}expected module:function, got 'cli_agent'"),
+    "target without colon": (ok(), ["--target", "cli_agent"], f"{T}expected module:function, as my_agent:run"),
     "target module missing": (ok(), ["--target", "cli_none:run"], f"{T}cannot import 'cli_none': no module named"),
     "target a path": (ok(), ["--target", "cli_agent.py:run"], "write a module, not a path: cli_agent:run"),
     "target name missing": (ok(), ["--target", "cli_agent:rnu"], "cli_agent has no 'rnu'; did you mean 'run'?"),

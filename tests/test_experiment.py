@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import threading
+from collections import deque
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,7 @@ from fluxloop import (
     Experiment,
     ExperimentResult,
     MemorySink,
+    OutputError,
     Schedule,
     TargetError,
     Task,
@@ -508,3 +510,165 @@ def test_the_summary_adds_up_to_the_records(fates: list[str], iterations: int) -
 def test_the_repr_says_what_it_is() -> None:
     """An experiment shows its name and target."""
     assert repr(Experiment(target="a.b:run")) == "<Experiment b of a.b:run>"
+
+
+@pytest.mark.parametrize("end", ["return text", "sys.exit(0)", "raise ValueError", "os._exit(0)"])
+def test_a_process_the_agent_forks_does_not_go_on_with_the_experiment(folder: Path, end: str) -> None:
+    """However the child's call ends, each run is in the files once."""
+    (folder / "forking.py").write_text(
+        "import os, sys\n"
+        "def run(text):\n"
+        "    child = os.fork()\n"
+        "    if child == 0:\n"
+        f"        {end}\n"
+        "    os.waitpid(child, 0)\n"
+        "    return text\n"
+    )
+    code = "from fluxloop import Experiment; Experiment(target='forking:run', inputs=list('abcd')).run()"
+    subprocess.run([sys.executable, "-c", code], cwd=folder, check=True)
+
+    (path,) = (folder / "experiments").iterdir()
+    assert [line["input"] for line in lines(path / "trace_summary.jsonl")] == list("abcd")
+
+
+def test_an_agent_may_stop_its_event_loop() -> None:
+    """The loop goes on for the runs that follow."""
+
+    async def stopping(text: str) -> str:
+        asyncio.get_running_loop().stop()
+        await asyncio.sleep(0)
+        return text
+
+    assert Experiment(target=stopping, inputs=["a", "b"]).run().summary.successful == 2
+
+
+def test_two_experiments_at_once_share_the_import_path(folder: Path) -> None:
+    """One that ends does not take away what the other still imports from."""
+    (folder / "late_sibling.py").write_text("value = 1\n")
+    first_done = threading.Event()
+    second_runs = threading.Event()
+
+    def late(text: str) -> int:
+        second_runs.set()
+        first_done.wait(10)
+        import late_sibling  # type: ignore[import-not-found]
+
+        return int(late_sibling.value)
+
+    def early(text: str) -> bool:
+        return second_runs.wait(10)
+
+    results: list[ExperimentResult] = []
+    thread = threading.Thread(target=lambda: results.append(Experiment(target=late, inputs=["a"]).run()))
+    one = threading.Thread(target=lambda: Experiment(target=early, inputs=["a"], name="early").run())
+    one.start()
+    thread.start()
+    one.join()
+    first_done.set()
+    thread.join()
+    assert [trace.output for trace in results[0]] == [1]
+    assert str(folder) not in sys.path
+
+
+def test_an_agent_that_closes_or_wraps_its_streams_closes_nothing(capsys: pytest.CaptureFixture[str]) -> None:
+    """The process's own streams outlive what agents do to `sys.stdout`."""
+
+    def closing_it(text: str) -> str:
+        import io
+
+        print("before")
+        wrapped = io.TextIOWrapper(sys.stdout.buffer, encoding="utf-8")
+        wrapped.write("wrapped\n")
+        wrapped.close()
+        sys.stdout.close()
+        sys.stderr.close()
+        return text
+
+    result = Experiment(target=closing_it, inputs=["a", "b"]).run()
+    print("still here")
+    assert [trace.stdout for trace in result] == ["before\nwrapped\n"] * 2
+    assert capsys.readouterr().out == "still here\n"
+
+
+def test_the_agents_directory_changes_do_not_outlive_the_experiment(folder: Path) -> None:
+    """Also when it removes the directory it has gone to."""
+
+    def wandering(text: str) -> str:
+        place = folder / "gone"
+        place.mkdir(exist_ok=True)
+        os.chdir(place)
+        place.rmdir()
+        return text
+
+    result = Experiment(target=wandering, inputs=["a"]).run()
+    assert os.getcwd() == str(folder)
+    assert "1 of 1" in repr(result)
+
+
+class Forgetful:
+    """An executor that loses runs."""
+
+    def run(self, task: Task, schedule: Schedule) -> Iterator[Sequence[Attempt]]:
+        with task.open() as runner:
+            first = schedule.take()
+            schedule.take()
+            if first:
+                yield [runner.run(*first)]
+
+
+def test_runs_an_executor_loses_are_not_passed_over() -> None:
+    """An experiment with runs that did not come back is not completed, and its code is 1."""
+    result = Experiment(target=echo, inputs=["a", "b"], executor=Forgetful()).run()
+
+    assert (result.summary.status, result.summary.not_run, result.exit_code) == ("stopped", 1, 1)
+    assert "Forgetful gave 1 runs not back" in str(result.summary.stop_reason)
+
+
+@pytest.mark.parametrize("executor", [Forgetful, 4])
+def test_what_is_no_executor_is_refused(executor: Any) -> None:
+    """A class, or anything without `run`, is told at once."""
+    with pytest.raises(TypeError, match="executor: expected an object with run"):
+        Experiment(target=echo, inputs=["a"], executor=executor)
+
+
+def test_what_is_no_sink_is_refused() -> None:
+    """A class or a text in the place of a sink is told at once."""
+    with pytest.raises(TypeError, match=r"sinks: expected objects of subclasses of fluxloop\.TraceSink"):
+        Experiment(target=echo, inputs=["a"], sinks=[MemorySink])  # type: ignore[list-item]
+
+
+def test_the_import_time_directory_is_the_runs(folder: Path) -> None:
+    """Looking at a plan imports the agent where running it would."""
+    (folder / "place").mkdir()
+    (folder / "place" / "data.txt").write_text("here")
+    (folder / "place" / "reads_at_import.py").write_text(
+        "import pathlib\ntext = pathlib.Path('data.txt').read_text()\ndef run(x):\n    return text\n"
+    )
+    experiment = Experiment(target="reads_at_import:run", inputs=["a"], settings=["runner.working_directory=place"])
+
+    assert "reads_at_import:run" in str(experiment.preview())
+    assert [trace.output for trace in experiment.run()] == ["here"]
+
+
+def test_a_result_whose_file_was_cut_is_not_read_in_silence(folder: Path) -> None:
+    """Iterating over fewer traces than the summary counts says where they end."""
+    result = Experiment(target=echo, inputs=["a", "b", "c"]).run()
+    whole = (result.path / "traces.jsonl").read_bytes()
+    (result.path / "traces.jsonl").write_bytes(whole[: whole.index(b"\n") + 1])
+
+    with pytest.raises(OutputError, match=r"traces\.jsonl: ends after 1 of the 3 runs"):
+        list(fluxloop.load(result.path / "summary.json"))
+
+
+def test_containers_of_every_kind_are_the_runs_own() -> None:
+    """What an agent does to its input does not reach the next iteration."""
+
+    def growing(input: Any) -> int:
+        input.append(1)
+        return len(input)
+
+    cyclic: list[Any] = []
+    cyclic.append(cyclic)
+    for value in ([], deque(), cyclic):
+        result = Experiment(target=growing, inputs=[{"input": value}], iterations=3).run()
+        assert len({trace.output for trace in result}) == 1

@@ -127,20 +127,53 @@ def test_the_second_ctrl_c_leaves_a_run_that_does_not_end(folder: Path, terminal
     assert (terminal.result().summary.status, list(terminal.result())) == ("interrupted", [])
 
 
-def test_sigterm_ends_with_143(folder: Path) -> None:
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGHUP, 129)])
+def test_other_signals_end_with_their_code(folder: Path, number: signal.Signals, code: int) -> None:
     """A terminated experiment finishes the run in flight and says so in its code and summary."""
     command = [sys.executable, "-m", "fluxloop_cli", "run", "experiment", "--target", "agents:gate"]
     with subprocess.Popen([*command, "--inputs", "in.jsonl", "--quiet"], cwd=folder, stdout=subprocess.PIPE) as process:
         while not (folder / "started").exists():
             assert process.poll() is None
-        process.send_signal(signal.SIGTERM)
+        process.send_signal(number)
         # The handler tells by a line on stderr; the flag is set before the gate opens in any case.
         (folder / "go").touch()
         output, _ = process.communicate(timeout=30)
 
-    assert process.returncode == 143
+    assert process.returncode == code
     summary = json.loads((folder / output.decode().strip() / "summary.json").read_text())
-    assert (summary["status"], summary["stop_reason"], summary["total_traces"]) == ("interrupted", "SIGTERM", 1)
+    assert (summary["status"], summary["stop_reason"], summary["total_traces"]) == ("interrupted", number.name, 1)
+
+
+def test_an_ignored_signal_stays_ignored(folder: Path) -> None:
+    """A signal that was ignored when the experiment began, as under nohup, stops nothing."""
+    code = (
+        "import os, signal\n"
+        "from fluxloop import Experiment\n"
+        "signal.signal(signal.SIGHUP, signal.SIG_IGN)\n"
+        "def agent(text):\n"
+        "    os.kill(os.getpid(), signal.SIGHUP)\n"
+        "    return text\n"
+        "print(Experiment(target=agent, inputs=['a', 'b']).run().summary.status)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=folder, capture_output=True, text=True, check=True)
+    assert done.stdout == "completed\n"
+
+
+def test_an_agents_own_handler_does_not_disarm_ctrl_c(folder: Path) -> None:
+    """Where an agent takes SIGINT for itself, the experiment takes it back after the run."""
+    code = (
+        "import os, signal\n"
+        "from fluxloop import Experiment\n"
+        "def agent(text):\n"
+        "    if text == 'b':\n"
+        "        os.kill(os.getpid(), signal.SIGINT)\n"
+        "    signal.signal(signal.SIGINT, signal.default_int_handler)\n"
+        "    return text\n"
+        "result = Experiment(target=agent, inputs=['a', 'b', 'c']).run()\n"
+        "print(result.summary.status, len(result))\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=folder, capture_output=True, text=True, check=True)
+    assert done.stdout == "interrupted 2\n"
 
 
 def test_an_agents_own_interrupt_is_its_error(folder: Path) -> None:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import attrs
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from fluxloop.plan import Plan
 from fluxloop.records import Attempt, Case, Observation, PlannedRun, RunError, TraceSummary, Usage
-from fluxloop.schedule import Schedule, add_usage, total_usage
+from fluxloop.schedule import Schedule, total_usage
 
 counts = st.none() | st.integers(0, 10**9)
 usages = st.none() | st.builds(Usage, counts, counts)
@@ -42,10 +43,11 @@ def test_an_attempt_becomes_a_trace() -> None:
     case = Case(4, "id", "raw", "novice", ["e"], {"k": 1})
     error = RunError("agent", "ValueError", "no", "trace")
     seen = (observation(Usage(1, None)), observation(Usage(2, 3)))
-    attempt = Attempt(
-        PlannedRun("trace_007", case, 2, 99), 1, "error", "in", None, error, "s", "e", 1.5, seen, "out", "err"
-    )
-    trace = Schedule([]).settle(attempt)
+    planned = PlannedRun("trace_007", case, 2, 99)
+    attempt = Attempt(planned, 1, "error", "in", None, error, "s", "e", 1.5, seen, "out", "err")
+    schedule = Schedule([planned])
+    schedule.take()
+    trace = schedule.settle(attempt)
     assert trace is not None
     assert (trace.trace_id, trace.input_id, trace.input_index, trace.iteration) == ("trace_007", "id", 4, 2)
     assert (trace.persona, trace.expected, trace.metadata, trace.seed) == ("novice", ["e"], {"k": 1}, 99)
@@ -81,6 +83,19 @@ def test_usage_adds_up(given_usages: list[Usage | None]) -> None:
 def test_adding_usage_changes_no_part() -> None:
     """The sum is a record of its own."""
     part = Usage(1, 1)
-    total = add_usage(None, part)
-    total.input_tokens = 5
+    total = total_usage([observation(part), observation(part)])
+    assert total == Usage(2, 2)
     assert part == Usage(1, 1)
+
+
+def test_a_run_comes_back_once() -> None:
+    """An executor that gives back what it was not given, or gives it back twice, is told so."""
+    planned = PlannedRun("trace_001", Case(0, "a", 1), 0, 0)
+    attempt = Attempt(planned, 1, "ok", 1, 1, None, "s", "e", 1.5, (), None, None)
+    schedule = Schedule([planned])
+    with pytest.raises(ValueError, match="gave back trace_001, which is not in flight"):
+        schedule.settle(attempt)
+    schedule.take()
+    schedule.settle(attempt)
+    with pytest.raises(ValueError, match="not in flight"):
+        schedule.settle(attempt)

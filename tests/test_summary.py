@@ -16,7 +16,17 @@ from fluxloop.testing import make_trace, run_once
 KEYS = {
     *("experiment_name", "status", "stop_reason", "total_traces", "successful", "failed", "passed", "pass_rate"),
     *("planned", "not_run", "avg_duration_ms", "duration_ms", "by_status", "by_error_kind", "errors"),
-    *("errors_not_grouped", "personas", "usage", "observation_count", "fail_under", "started_at", "completed_at"),
+    *(
+        "errors_not_grouped",
+        "failing_inputs",
+        "without_output",
+        "personas",
+        "usage",
+        "observation_count",
+        "fail_under",
+        "started_at",
+        "completed_at",
+    ),
     "ran_on",
 }
 

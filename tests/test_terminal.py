@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -77,7 +78,8 @@ def test_a_terminal_shows_lines_bar_and_table(folder: Path) -> None:
         assert line + "\r\n" in screen
     assert re.search(r"\[▓+░*\] [1-5]/6 \(\d+%\)( - \d failed)? - ETA: \ds", screen)
     assert re.search(r"\[▓{10}\] 6/6 \(100%\) - 3 failed - \ds", screen)
-    assert screen.count("failed at") == 1
+    assert len(re.findall(r"trace_002 \(input_002\) failed: agents\.py:\d+: ValueError: no", screen)) == 1
+    assert re.search(r"  failing +input_002 \(3\)", screen)
     assert "said" not in screen
     assert "\x1b[31m" not in screen
     assert re.search(r"  runs +6 of 6: 3 passed, 3 failed", screen)
@@ -86,13 +88,43 @@ def test_a_terminal_shows_lines_bar_and_table(folder: Path) -> None:
 
 def test_a_terminal_without_unicode_gets_a_plain_bar(folder: Path) -> None:
     """Where the bar's signs cannot be written others are used."""
-    bar = BarProgress(io.TextIOWrapper(io.BytesIO(), encoding="ascii"))
+    stream = io.TextIOWrapper(io.BytesIO(), encoding="ascii")
+    bar = BarProgress(stream)
     bar.start(2)
     bar.update(make_trace(), None)
     bar.stop()
-    stream = bar._stream
     stream.flush()
     assert "#" in stream.buffer.getvalue().decode("ascii")  # type: ignore[attr-defined]
+
+
+class Gone(io.StringIO):
+    """A terminal that has been closed."""
+
+    def write(self, text: str) -> int:
+        raise BrokenPipeError
+
+    def isatty(self) -> bool:
+        return True
+
+
+@pytest.mark.parametrize("kind", [LogProgress, BarProgress])
+def test_a_screen_that_goes_away_ends_the_showing_alone(kind: type[LogProgress]) -> None:
+    """Neither lines nor the bar raise when nobody reads them any more."""
+    progress = kind(Gone())
+    progress.info("one")
+    progress.start(2)
+    progress.update(make_trace(), None)
+    progress.warn("two")
+    progress.stop()
+
+
+def test_a_reader_that_leaves_costs_no_run(folder: Path) -> None:
+    """`fluxloop run experiment 2>&1 | head -1` runs to its end."""
+    line = " ".join([shlex.quote(sys.executable), *command("agents:talking", "--iterations", "2")])
+    subprocess.run(["bash", "-c", f"{line} 2>&1 | head -1"], cwd=folder, check=True, capture_output=True)
+    (path,) = (folder / "experiments").iterdir()
+    summary = json.loads((path / "summary.json").read_text())
+    assert (summary["status"], summary["total_traces"]) == ("completed", 4)
 
 
 @pytest.mark.parametrize("target", ["agents:debugged", "agents:debugged_async"])
@@ -114,6 +146,20 @@ def test_breakpoint_stops_in_the_agent_with_bar_and_capture_aside(folder: Path, 
     (path,) = (folder / "experiments").iterdir()
     outputs = [json.loads(line)["output"] for line in (path / "traces.jsonl").read_text().splitlines()]
     assert outputs == ["aa", "bb"]
+
+
+def test_quitting_the_debugger_ends_the_experiment(folder: Path) -> None:
+    """`q` fails the run it is typed in, and the runs that are left are not run."""
+    process = spawn(folder, "agents:debugged")
+    process.expect(re.escape("(Pdb) "))
+    process.sendline("q")
+    process.expect(pexpect.EOF)
+    process.close()
+
+    (path,) = (folder / "experiments").iterdir()
+    summary = json.loads((path / "summary.json").read_text())
+    assert (summary["status"], summary["total_traces"], summary["not_run"]) == ("interrupted", 1, 1)
+    assert process.exitstatus == 130
 
 
 def test_a_log_file_gets_plain_lines(folder: Path) -> None:

@@ -28,7 +28,6 @@ INPUT_NAMES = (
     "content",
     "user_message",
 )
-INJECTABLE = ("persona", "iteration", "metadata", "expected")
 
 Arguments = tuple[tuple[Any, ...], dict[str, Any]]
 
@@ -54,16 +53,27 @@ class Binding:
     input_template: Any
     template_needs_text: bool
     """The template is a framework's own and serves text only."""
+    known: Conventions
 
     def problem(self, case: Case) -> str | None:
         """Say why this case cannot be bound, or None when it can."""
         value = self._shaped(case.input, None)
         if self._spreads(value):
             return None
+        if self.known.state and not isinstance(value, Mapping):
+            keys = ", ".join(self.known.state)
+            return (
+                f"{self.target} takes its state, a mapping of {keys}; say what goes in with runner.input_template, "
+                f'as {{{self.known.state[0]}: "{{input}}"}}, and what comes out with runner.output_path'
+            )
         if not self.accepts_input:
             return f"{self.target} takes no argument for the input"
         if self.missing:
             names = ", ".join(self.missing)
+            if isinstance(value, Mapping) and self.spread_allowed is not None:
+                odd = ", ".join(repr(str(key)) for key in value if key not in self.spread_allowed)
+                if odd:
+                    return f"{self.target} also needs {names}; the input is not spread, for {odd} is no parameter of it"
             return (
                 f"{self.target} also needs {names}; give it in runner.args, list it in runner.inject, "
                 "or use inputs that are mappings with these keys"
@@ -100,13 +110,22 @@ class Binding:
             return False
         return self.spread_allowed is None or value.keys() <= self.spread_allowed
 
-    def __str__(self) -> str:
-        where = self.input_name or "the first argument"
-        shaped = " (shaped by input_template)" if self.input_template is not None else ""
-        parts = [f"input → {where}{shaped}"]
-        parts += [f"{name} ← runner.args" for name in self.args]
+    def told(self, case: Case) -> str:
+        """Say which argument gets what, for an input such as this one."""
+        value = self._shaped(case.input, None)
+        if self._spreads(value):
+            parts = [f"input → {', '.join(value)}"]
+        else:
+            by = f"{self.known.framework}'s messages" if self.template_needs_text else "input_template"
+            shaped = "" if value is case.input else f" (shaped by {by})"
+            parts = [f"input → {self.input_name or 'the first argument'}{shaped}"]
+        parts += [f"{name} ← {self._origin(name)}" for name in self.args]
         parts += [f"{name} ← the {name} of the run" for name in self.inject]
         return ", ".join(parts)
+
+    def _origin(self, name: str) -> str:
+        known = (self.known.args or {}).get(name)
+        return f"{self.known.framework}'s own" if known is not None and known == self.args[name] else "runner.args"
 
 
 def bind(
@@ -130,6 +149,8 @@ def bind(
     Raises:
         TargetError: a constant or injected argument is no parameter of the target.
     """
+    if input_template is not None and not mentions(input_template, "input"):
+        raise TargetError("runner.input_template: {input} does not occur in it, so no input would reach the agent")
     constants = _merged(known.args or {}, args)
     parameters = _parameters(target.function)
     keywords, takes_any = _keywords(parameters)
@@ -158,6 +179,7 @@ def bind(
         inject=inject,
         input_template=known.input_template if input_template is None else input_template,
         template_needs_text=input_template is None,
+        known=known,
     )
 
 

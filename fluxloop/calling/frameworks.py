@@ -20,6 +20,8 @@ class Conventions:
     input_template: Any = None
     """For a text input only; a mapping is passed as it is."""
     output_path: str | None = None
+    state: tuple[str, ...] = ()
+    """The keys of the mapping it takes, where text cannot be put into it without being told how."""
     spreads: bool = True
     """False where a mapping is one argument, whatever its keys: the state of a graph."""
 
@@ -41,8 +43,9 @@ def _langgraph(graph: Any) -> Conventions:
     args = None
     if getattr(graph, "checkpointer", None):
         args = {"config": {"configurable": {"thread_id": "{run_id}"}}}
-    if "messages" not in _channels(graph):
-        return Conventions(framework="LangGraph", args=args, spreads=False)
+    channels = _channels(graph)
+    if "messages" not in channels:
+        return Conventions(framework="LangGraph", args=args, state=channels, spreads=False)
     return Conventions(
         framework="LangGraph",
         args=args,
@@ -52,6 +55,8 @@ def _langgraph(graph: Any) -> Conventions:
     )
 
 
-def _channels(graph: Any) -> set[str]:
+def _channels(graph: Any) -> tuple[str, ...]:
+    """The keys of the graph's state; LangGraph's own begin with `__` or name a branch."""
     channels = getattr(graph, "channels", None)
-    return set(channels) if isinstance(channels, dict) else set()
+    names = channels if isinstance(channels, dict) else {}
+    return tuple(name for name in names if not name.startswith("__") and ":" not in name)

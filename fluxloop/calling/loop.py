@@ -10,7 +10,7 @@ import asyncio
 import concurrent.futures
 import threading
 from collections.abc import Callable, Coroutine
-from contextlib import AbstractAsyncContextManager
+from contextlib import AbstractAsyncContextManager, suppress
 from typing import Any, TypeVar
 
 T = TypeVar("T")
@@ -31,6 +31,7 @@ class LoopThread:
     def __init__(self) -> None:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread: threading.Thread | None = None
+        self._closing = False
 
     def run(self, coroutine: Coroutine[Any, Any, T]) -> T:
         """Run a coroutine and return its result; the loop starts with the first."""
@@ -79,16 +80,14 @@ class LoopThread:
 
     def _start(self) -> None:
         loop = self._loop = asyncio.new_event_loop()
+        self._closing = False
 
         def serve() -> None:
             asyncio.set_event_loop(loop)
-            while True:
-                try:
+            while not self._closing:  # an agent may stop the loop, but not the experiment
+                # What a task of the agent's raises here, whoever awaits that task gets too.
+                with suppress(SystemExit, KeyboardInterrupt):
                     loop.run_forever()
-                except (SystemExit, KeyboardInterrupt):
-                    # A task of the agent's raised it; whoever awaits that task gets it too.
-                    continue
-                return
 
         self._thread = threading.Thread(target=serve, name="fluxloop-loop", daemon=True)
         self._thread.start()
@@ -102,7 +101,8 @@ class LoopThread:
         try:
             left = asyncio.run_coroutine_threadsafe(_cancel_all(), loop).result(_CLOSING_SECONDS)
         except concurrent.futures.TimeoutError:
-            return  # the loop itself is blocked
+            left = 1  # the loop itself is blocked
+        self._closing = True
         if left:
             return  # a task swallows its cancellation; the thread is a daemon and holds nothing up
         loop.call_soon_threadsafe(loop.stop)

@@ -135,7 +135,9 @@ def find_object(reference: str, *, key: str = "runner.target", depth: int | None
     """
     module_name, separator, path = reference.partition(":")
     if not separator or not module_name or not path:
-        raise TargetError(f"{key}: expected module:function, got {reference!r}")
+        module, _, last = module_name.removesuffix(".py").rpartition(".")
+        hint = f"; did you mean {module}:{last}?" if module and not separator else ""
+        raise TargetError(f"{key}: expected module:function, as my_agent:run, got {reference!r}{hint}")
     try:
         return _find(reference, _import(reference, module_name), path.split(".")[:depth])
     except _NotFoundError as error:
@@ -154,7 +156,7 @@ def reference_to(value: Any) -> str:
     """Return `module:qualname` of an object, as the configuration would name it."""
     function = getattr(value, "__wrapped__", value)
     name = getattr(function, "__qualname__", None)
-    module = getattr(function, "__module__", None)
+    module = getattr(function, "__module__", None) or getattr(function, "__objclass__", type(value)).__module__
     if name is None:
         return f"{type(value).__module__}:{type(value).__qualname__}"
     return f"{module}:{name}"
@@ -191,6 +193,10 @@ def _callable(reference: str, value: Any) -> Callable[..., Any]:
         return value  # type: ignore[no-any-return]
     if callable(method := getattr(value, "run", None)):
         return method  # type: ignore[no-any-return]
+    if callable(getattr(value, "compile", None)):
+        raise TargetError(
+            f"runner.target: {reference} is {_describe(value)}, which is not compiled; name what its compile() gives"
+        )
     methods = [name for name in dir(value) if not name.startswith("_") and callable(getattr(value, name, None))]
     hint = f"; name one of its methods: {', '.join(methods[:8])}" if methods else ""
     raise TargetError(
@@ -204,6 +210,8 @@ def _describe(value: Any) -> str:
 
 
 def _import(reference: str, name: str) -> Any:
+    if "/" in name or name.startswith("."):
+        raise _NotFoundError(_missing_module(reference, name, name))
     _refuse_other_project(name)
     try:
         return importlib.import_module(name)
@@ -236,7 +244,7 @@ def _missing_module(reference: str, name: str, missing: str) -> str:
     looked = ", ".join(dict.fromkeys(entry or "." for entry in sys.path if not entry.startswith(installed)))
     hint = ""
     if "/" in name or name.endswith(".py"):
-        module = name.removesuffix(".py").strip("/").replace("/", ".")
+        module = name.removesuffix(".py").lstrip("./").rstrip("/").replace("/", ".")
         hint = f" (write a module, not a path: {module}:{reference.partition(':')[2]})"
     return (
         f"cannot import {name!r}: no module named {missing!r}{hint}; looked in {looked}; "

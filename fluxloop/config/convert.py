@@ -72,17 +72,37 @@ def _faults(error: BaseException, path: Path) -> Iterator[tuple[Path, str]]:
     elif isinstance(error, ForbiddenExtraKeysError):
         known = [field.name for field in attrs.fields(error.cl)]
         for key in sorted(error.extra_fields):
-            yield (*path, key), _unknown(key, known)
+            yield (*path, key), f"unknown key; {_hint(key, known, path)}"
     elif isinstance(error, KeyError):
         yield path, f"expected the key {error.args[0]!r}"
     else:
         yield path, str(error)
 
 
-def _unknown(key: str, known: Sequence[str]) -> str:
+# Keys of the earlier fluxloop, and of what a later version brings.
+_ELSEWHERE = {
+    "module_path": "it is part of runner.target now, as module:function",
+    "function_name": "it is part of runner.target now, as module:function",
+    "inputs_file": "it is inputs.file now",
+    "base_inputs": "write them to a file and name it in inputs.file",
+    "output_directory": "it is output.directory now",
+    "replay_args": "this version replays no arguments yet",
+    "parallel": "this version runs one agent at a time",
+    "timeout_seconds": "this version has no timeouts yet",
+    "max_retries": "this version has no retries yet",
+}
+
+
+def _hint(key: str, known: Sequence[str], path: Path) -> str:
+    if key in _ELSEWHERE:
+        return _ELSEWHERE[key]
+    if not path:
+        sections = {field.name: field.default for field in attrs.fields(ExperimentConfig)}
+        for name, section in sections.items():
+            if attrs.has(type(section)) and hasattr(section, key):
+                return f"it belongs below {name}:"
     close = difflib.get_close_matches(key, known, 1)
-    hint = f"did you mean {close[0]!r}?" if close else f"expected one of {', '.join(known)}"
-    return f"unknown key; {hint}"
+    return f"did you mean {close[0]!r}?" if close else f"expected one of {', '.join(known)}"
 
 
 def _step(error: BaseException, note: type[Any]) -> Path:
@@ -226,7 +246,7 @@ def _make_dict(kind: Any, converter: Any) -> Any:
         for key, item in value.items():
             try:
                 if known and key not in known:
-                    raise InvalidError(_unknown(str(key), known))
+                    raise InvalidError(f"unknown key; {_hint(str(key), known, (str(key),))}")
                 result[str(key)] = converter.structure(item, of)
             except Exception as error:
                 error.add_note(IterableValidationNote("", str(key), of))

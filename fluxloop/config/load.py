@@ -15,7 +15,7 @@ from fluxloop.config.convert import Path as KeyPath
 from fluxloop.config.document import Document, read_document
 from fluxloop.config.model import ExperimentConfig
 from fluxloop.exceptions import ConfigError, Problem
-from fluxloop.tracing.redaction import MASK
+from fluxloop.tracing.redaction import MASK, is_secret_name
 
 DEFAULT_CONFIG = Path("configs/simulation.yaml")
 
@@ -70,7 +70,8 @@ def load_config(
         ConfigError: with every problem found.
     """
     if not isinstance(source, Path | Mapping | None):
-        raise ConfigError([Problem("configuration", f"expected a file or a mapping, got {shown(source)}")])
+        hint = f"; did you mean Experiment(target={getattr(source, '__name__', '…')})?" if callable(source) else ""
+        raise ConfigError([Problem("configuration", f"expected a file or a mapping, got {shown(source)}{hint}")])
     environment = os.environ if environment is None else environment
     document = read_document(source) if isinstance(source, Path) else None
     given: Any = document.data if document else {} if source is None else source
@@ -166,7 +167,8 @@ def _from_settings(settings: Sequence[str], problems: list[Problem]) -> list[Ove
             problems.append(Problem("--set", f"expected key=value, got {setting!r}"))
             continue
         path = tuple(key.strip().split("."))
-        found.append(Override(path=path, value=_given(text), source=f"--set {setting}"))
+        told = f"{key}=…" if is_secret_name(path[-1]) else setting
+        found.append(Override(path=path, value=_given(text), source=f"--set {told}"))
     return found
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 import re
 from datetime import date
 from pathlib import Path
@@ -32,7 +33,9 @@ def snapshot(loaded: LoadedConfig, config: ExperimentConfig) -> dict[str, Any]:
     """
     data: dict[str, Any] = _tell(unstructure(config), (), loaded.references, False)
     runner = data["runner"]
-    runner["working_directory"] = _absolute(loaded.root, config.runner.working_directory, runner["working_directory"])
+    runner["working_directory"] = _absolute(
+        loaded.root, config.runner.working_directory or os.getcwd(), runner["working_directory"] or os.getcwd()
+    )
     extra = zip(config.runner.python_path, runner["python_path"], strict=True)
     runner["python_path"] = [str(loaded.root), *(_absolute(loaded.root, *path) for path in extra)]
     data["inputs"]["file"] = _absolute(loaded.root, config.inputs.file, data["inputs"]["file"])

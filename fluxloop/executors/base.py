@@ -16,13 +16,24 @@ class Executor(Protocol):
 
     An executor pulls from the schedule when it has room and yields attempts as they end, in
     batches. It writes nothing and decides nothing: the experiment's loop settles each attempt.
+
+    Example:
+        >>> class OneByOne:
+        ...     def run(self, task, schedule):
+        ...         with task.open() as runner:  # enters what the target opens, and leaves it
+        ...             while taken := schedule.take():
+        ...                 yield [runner.run(*taken)]
     """
 
     def run(self, task: Task, schedule: Schedule) -> Iterator[Sequence[Attempt]]:
         """Run what the schedule gives until it gives no more.
 
         Args:
-            task: what each attempt does; `task.open()` builds the runner, once for each worker.
-            schedule: `take()` gives the next planned run and its attempt number, or None.
+            task: what each attempt does; `task.open()` builds the runner, once for each worker, to
+                be entered as a context manager. `runner.run(planned, number)` runs one attempt to
+                its end, in this thread or, for an async agent, on a loop beside it;
+                `await runner.run_async(planned, number)` runs one on a loop of the executor's.
+            schedule: `take()` gives the next planned run and its attempt number, or None. It is
+                called from one thread at a time. Each run taken is to be yielded once.
         """
         ...

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+import threading
 import weakref
 from array import array
 from collections import Counter
@@ -22,9 +23,11 @@ from fluxloop.records import Case
 from fluxloop.tracing.capture import capture
 
 MAX_PROBLEMS = 20
-"""Problems told of one file before reading stops."""
+"""Different problems told of one file before reading stops."""
 MAX_LISTED = 20
 """Ids or personas a message lists."""
+
+_CHUNK = 1 << 18
 
 Check = Callable[[Case], "str | None"]
 """Says why a case cannot be run, or None."""
@@ -52,7 +55,6 @@ class Inputs:
     cases: Cases
     digest: str
     """Of the selected cases in order, however the file writes them."""
-    source: Path | None
 
 
 def inputs_from(
@@ -79,7 +81,7 @@ def inputs_from(
             spill = _Spill()
             scan = _Scan(str(source), selection, check, spill.add)
             scan.all(lambda: _entries(source), names or {})
-            return Inputs(cases=spill.finish(), digest=scan.digest, source=source)
+            return Inputs(cases=spill.finish(), digest=scan.digest)
         except OSError as error:
             what = (
                 f"cannot be kept in {tempfile.gettempdir()}: {error.strerror or error}; set TMPDIR to a roomier folder"
@@ -91,7 +93,7 @@ def inputs_from(
     kept: list[Case] = []
     scan = _Scan("inputs", selection, check, lambda case, line: kept.append(case))
     scan.all(lambda: enumerate(listed, 1), names or {})
-    return Inputs(cases=kept, digest=scan.digest, source=None)
+    return Inputs(cases=kept, digest=scan.digest)
 
 
 def _entries(path: Path) -> Iterator[tuple[int, Any]]:
@@ -117,7 +119,7 @@ class _Scan:
         self._keep = keep
         self._encode = msgspec.json.Encoder().encode
         self._digest = blake2b(digest_size=16)
-        self._problems: list[Problem] = []
+        self._faults: dict[str, tuple[int, int]] = {}
         self._ids = _SeenIds()
         self._personas: set[str] = set()
         self._some_ids: list[str] = []
@@ -191,9 +193,19 @@ class _Scan:
         return wanted.limit is None or self._kept < wanted.limit
 
     def _problem(self, line: int, message: str) -> None:
-        self._problems.append(Problem(f"{self._place}:{line}", message))
-        if len(self._problems) >= MAX_PROBLEMS:
+        first, count = self._faults.get(message, (line, 0))
+        self._faults[message] = (first, count + 1)
+        if len(self._faults) >= MAX_PROBLEMS:
             raise InputError([Problem(self._place, f"reading stopped after {MAX_PROBLEMS} problems")])
+
+    @property
+    def _problems(self) -> list[Problem]:
+        """One for each message, at the first line it is true of: the mistake of a column is every row's."""
+        problems = []
+        for message, (line, count) in self._faults.items():
+            more = f" (and so for {count - 1} more {'entry' if count == 2 else 'entries'})" if count > 1 else ""
+            problems.append(Problem(f"{self._place}:{line}", message + more))
+        return problems
 
     def _name_repeated(self, entries: Iterable[tuple[int, Any]], names: Mapping[str, str], hashes: set[int]) -> None:
         """Read again for the ids behind equal hashes and raise where they are equal too."""
@@ -256,17 +268,17 @@ class _SeenIds:
 
 
 class _Spill:
-    """Cases on disk as JSON lines, which no later edit of the user's file can change."""
+    """Cases on disk as JSON lines, in a file without a name that no later edit or clean-up can reach."""
 
     def __init__(self) -> None:
-        self._file = tempfile.NamedTemporaryFile(prefix="fluxloop-inputs-", suffix=".jsonl")  # noqa: SIM115
+        self._file = tempfile.TemporaryFile(prefix="fluxloop-inputs-")  # noqa: SIM115
         weakref.finalize(self, self._file.close)  # also where a cycle keeps it, without a ResourceWarning
-        self._write = self._file.file.write  # past the wrapper, which costs as much as the write
+        self._lock = threading.Lock()
         self._count = 0
         self._decode = msgspec.json.Decoder(Case).decode
 
     def add(self, case: Case, line: bytes) -> None:
-        self._write(line)
+        self._file.write(line)
         self._count += 1
 
     def finish(self) -> _Spill:
@@ -277,7 +289,16 @@ class _Spill:
         return self._count
 
     def __iter__(self) -> Iterator[Case]:
+        """Pass over the cases from the first; several passes may be under way at once."""
         decode = self._decode
-        with open(self._file.name, "rb") as lines:
+        offset, rest = 0, b""
+        while chunk := self._read(offset):
+            offset += len(chunk)
+            *lines, rest = (rest + chunk).split(b"\n")
             for line in lines:
                 yield decode(line)
+
+    def _read(self, offset: int) -> bytes:
+        with self._lock:  # the file has one place, which all passes share
+            self._file.seek(offset)
+            return self._file.read(_CHUNK)

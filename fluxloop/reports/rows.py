@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from fluxloop.progress import one_line
+from fluxloop.progress import one_line, told_error
 from fluxloop.summary import ErrorGroup, Summary
 
 MAX_ERRORS = 5
+MAX_FAILING = 8
 
 
 def summary_rows(summary: Summary) -> list[tuple[str, str]]:
@@ -15,7 +16,8 @@ def summary_rows(summary: Summary) -> list[tuple[str, str]]:
     rows = [("runs", _runs(summary))]
     rate = summary.pass_rate
     if rate is not None:
-        interval = f"{rate.level:.0%} interval {rate.low:.1%} to {rate.high:.1%}"
+        clusters = f"{rate.clusters} input{'' if rate.clusters == 1 else 's'}"
+        interval = f"{rate.level:.0%} interval {rate.low:.1%} to {rate.high:.1%}, from {clusters}"
         rows.append(("pass rate", f"{rate.value:.1%}  ({interval})"))
     if summary.fail_under is not None:
         met = rate is not None and rate.value >= summary.fail_under
@@ -27,10 +29,13 @@ def summary_rows(summary: Summary) -> list[tuple[str, str]]:
     if summary.usage is not None:
         rows.append(("tokens", f"{summary.usage.input_tokens or 0} in, {summary.usage.output_tokens or 0} out"))
     rows += _labelled("errors", [_error(group) for group in summary.errors[:MAX_ERRORS]])
+    rows += _labelled("failing", _failing(summary))
     more = len(summary.errors) - MAX_ERRORS
     if more > 0:
-        rows.append(("", f"and {more} more kinds of error, in summary.json"))
-    if summary.total_traces and not summary.observation_count:
+        rows.append(("", f"and more kinds of error, {more} in all, in summary.json"))
+    if summary.successful and summary.without_output == summary.successful:
+        rows.append(("hint", "every run returned nothing: does the agent return its answer?"))
+    if summary.successful and not summary.observation_count:
         rows.append(
             ("hint", "no run had an observation: put @fluxloop.tool() on the functions your agent calls to see inside")
         )
@@ -39,6 +44,16 @@ def summary_rows(summary: Summary) -> list[tuple[str, str]]:
 
 def _labelled(label: str, texts: Iterable[str]) -> list[tuple[str, str]]:
     return [(label if index == 0 else "", text) for index, text in enumerate(texts)]
+
+
+def _failing(summary: Summary) -> list[str]:
+    """The inputs that failed most, with how often."""
+    failing = summary.failing_inputs
+    if not failing:
+        return []
+    listed = ", ".join(f"{one_line(row.input_id, 40)} ({row.failed})" for row in failing[:MAX_FAILING])
+    more = len(failing) - MAX_FAILING
+    return [f"{listed} and {more} more" if more > 0 else listed]
 
 
 def _runs(summary: Summary) -> str:
@@ -53,15 +68,14 @@ def _runs(summary: Summary) -> str:
 
 def _duration(milliseconds: float) -> str:
     if milliseconds < 1:
-        return f"{milliseconds:.2f} ms"
+        return f"{milliseconds * 1000:.0f} µs"
     if milliseconds < 10_000:
         return f"{milliseconds:.1f} ms" if milliseconds < 10 else f"{milliseconds:.0f} ms"
     return f"{milliseconds / 1000:.1f} s"
 
 
 def _error(group: ErrorGroup) -> str:
-    where = f" at {group.place}" if group.place else ""
-    return f"{group.count} × {one_line(group.type, 60)}{where}: {one_line(group.message, 80)} (as {group.trace_id})"
+    return f"{group.count} × {told_error(group, 80)} (as {group.trace_id})"
 
 
 def text_table(rows: Iterable[tuple[str, str]]) -> str:

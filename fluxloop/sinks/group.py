@@ -10,6 +10,9 @@ from fluxloop.sinks.base import SinkContext, TraceSink
 from fluxloop.summary import Summary
 from fluxloop.tracing.capture import message, type_name
 
+# A sink of a user's may raise anything; a real signal is a flag while the loop writes.
+_FAILURES = (Exception, SystemExit, KeyboardInterrupt)
+
 
 class SinkGroup:
     """Write to the results sink, which must succeed, and to others, which may fail.
@@ -33,24 +36,27 @@ class SinkGroup:
         for sink in (self._results, *self._others):
             try:
                 sink.open(context)
-            except Exception as error:
+            except _FAILURES as error:
                 raise UsageError(f"the sink {type_name(sink)} cannot be opened: {_told(error)}") from error
             self._opened.append(sink)
 
     def write(self, traces: Sequence[Trace]) -> None:
-        """Write finished runs.
+        """Write finished runs to the results.
 
         Raises:
             SinkError: the results could not be written.
         """
         try:
             self._results.write_batch(traces)
-        except Exception as error:
+        except _FAILURES as error:
             raise SinkError(f"the results cannot be written: {_told(error)}") from error
+
+    def share(self, traces: Sequence[Trace]) -> None:
+        """Hand runs that are written to the other sinks."""
         for sink in self._others:
             try:
                 sink.write_batch(traces)
-            except Exception as error:
+            except _FAILURES as error:
                 self._report(sink, error, len(traces))
 
     def close(self, summary: Summary) -> None:
@@ -60,11 +66,11 @@ class SinkGroup:
             SinkError: the results sink could not be closed.
         """
         opened, self._opened = self._opened, []
-        failed: Exception | None = None
+        failed: BaseException | None = None
         for sink in opened:
             try:
                 sink.close(summary)
-            except Exception as error:
+            except _FAILURES as error:
                 if sink is self._results:
                     failed = error
                 else:
@@ -75,11 +81,11 @@ class SinkGroup:
         if failed is not None:
             raise SinkError(f"the results cannot be closed: {_told(failed)}") from failed
 
-    def _report(self, sink: TraceSink, error: Exception, runs: int) -> None:
+    def _report(self, sink: TraceSink, error: BaseException, runs: int) -> None:
         if id(sink) not in self._failed:
             self._warn(f"the sink {type_name(sink)} failed; the results are not affected: {_told(error)}")
         self._failed[id(sink)] = self._failed.get(id(sink), 0) + runs
 
 
-def _told(error: Exception) -> str:
+def _told(error: BaseException) -> str:
     return f"{type_name(error)}: {message(error)}"

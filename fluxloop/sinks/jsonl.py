@@ -35,6 +35,7 @@ class JsonlSink(TraceSink):
                 for name in (OBSERVATIONS, TRACES, TRACE_SUMMARY)
             )
             self._files = opened.pop_all()
+        self._lines = (self._observations, self._traces, self._summaries)
 
     def write(self, trace: Trace) -> None:
         """Commit one run."""
@@ -43,10 +44,17 @@ class JsonlSink(TraceSink):
     def write_batch(self, traces: Sequence[Trace]) -> None:
         """Commit several runs with one write for each file."""
         observations = b"".join([encode(one) + b"\n" for trace in traces for one in trace.observations])
-        if observations:
-            self._observations.append(observations)
-        self._traces.append(b"".join([encode(trace) + b"\n" for trace in traces]))
-        self._summaries.append(b"".join([encode(trace.summary()) + b"\n" for trace in traces]))
+        before = [file.size for file in self._lines]
+        try:
+            if observations:
+                self._observations.append(observations)
+            self._traces.append(b"".join([encode(trace) + b"\n" for trace in traces]))
+            self._summaries.append(b"".join([encode(trace.summary()) + b"\n" for trace in traces]))
+        except BaseException:
+            # What is there stays readable: whole lines, of runs that are whole in all three files.
+            for file, size in zip(self._lines, before, strict=True):
+                file.cut(size)
+            raise
 
     def close(self, summary: Summary) -> None:
         """Close the files."""

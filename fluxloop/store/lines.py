@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import tempfile
+from contextlib import suppress
 from pathlib import Path
 
 
@@ -22,18 +23,28 @@ class LineFile:
 
     def __init__(self, path: Path) -> None:
         self._file = open(path, "ab", buffering=0)  # noqa: SIM115  (closed by close)
+        self.size = os.fstat(self._file.fileno()).st_size
+        """Bytes of whole lines."""
 
     def append(self, lines: bytes) -> None:
         """Write whole lines.
 
         Raises:
-            OSError: the system did not take them all.
+            OSError: the system did not take them all; `cut` takes away what it did take.
         """
-        written = self._file.write(lines)
-        while written < len(lines):
-            # A nearly full disk takes a part; the next write says why it takes no more.
-            lines = lines[written:]
-            written = self._file.write(lines)
+        rest = lines
+        # A nearly full disk takes a part; the next write says why it takes no more.
+        while written := self._file.write(rest):
+            if written == len(rest):
+                break
+            rest = rest[written:]
+        self.size += len(lines)
+
+    def cut(self, size: int) -> None:
+        """Take away all that stands after the first `size` bytes, as far as the system lets us."""
+        with suppress(OSError):
+            os.ftruncate(self._file.fileno(), size)
+            self.size = size
 
     def close(self) -> None:
         """Close the file."""

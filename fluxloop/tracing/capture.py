@@ -7,6 +7,7 @@ Nothing raises, whatever the object does, and nothing of the object is kept aliv
 from __future__ import annotations
 
 import base64
+import copy
 import dataclasses
 import datetime
 import enum
@@ -19,12 +20,14 @@ from decimal import Decimal
 from types import SimpleNamespace
 from typing import Any
 
+from fluxloop.interrupt import Abandoned
+
 MAX_DEPTH = 100
 """Containers nested deeper than this are replaced by a note."""
 MAX_REPR = 10_000
 """Characters kept of an object that nothing but its `repr` describes."""
-MAX_REPEATS = 100_000
-"""How often containers seen before are written out again: a dense graph of objects has more paths than time."""
+MAX_REPEATS = 1_000_000
+"""Items of containers seen before that are written out again: a dense graph of objects has more paths than time."""
 MAX_RANGE = 10_000
 """A range of more numbers is described, for it holds none of them."""
 
@@ -51,6 +54,8 @@ def capture(value: Any) -> Any:
         return _walk(value, {_REPEATS: 0}, 0)
     except RecursionError:  # an agent deep in its stack
         return "<seen at the end of the stack>"
+    except Abandoned:
+        raise
     except BaseException:  # even its type is hostile
         return _represent(value)
 
@@ -66,15 +71,29 @@ def as_text(value: Any) -> str:
 
 
 def fresh(value: Any) -> Any:
-    """Return the value with its lists, mappings, tuples and sets copied; other objects are passed as they are."""
+    """Return the value with its containers copied; objects of other kinds are passed as they are."""
+    try:
+        return _fresh(value)
+    except RecursionError:  # it contains itself, or is very deep
+        return _deep_copy(value)
+
+
+def _fresh(value: Any) -> Any:
     kind = type(value)
     if kind is dict:
-        return {key: fresh(item) for key, item in value.items()}
+        return {key: _fresh(item) for key, item in value.items()}
     if kind is list:
-        return [fresh(item) for item in value]
+        return [_fresh(item) for item in value]
     if kind is tuple:
-        return tuple([fresh(item) for item in value])
-    return set(value) if kind is set else value
+        return tuple([_fresh(item) for item in value])
+    return _deep_copy(value) if isinstance(value, dict | list | set | deque | bytearray) else value
+
+
+def _deep_copy(value: Any) -> Any:
+    try:
+        return copy.deepcopy(value)
+    except Exception:  # something in it cannot be copied
+        return value
 
 
 def type_name(value: object) -> str:
@@ -91,6 +110,8 @@ def message(error: BaseException) -> str:
     """Return what the exception says, even of one that cannot say it."""
     try:
         return _text(str(error))
+    except Abandoned:
+        raise
     except BaseException:
         return f"<{type_name(error)} without a readable message>"
 
@@ -112,7 +133,7 @@ def _walk(value: Any, seen: _Seen, depth: int) -> Any:
     if known is not None:
         if known:
             return "<cycle>"
-        seen[_REPEATS] += 1
+        seen[_REPEATS] += 1 + (len(value) if kind is list or kind is dict or kind is tuple else 0)
         if seen[_REPEATS] > MAX_REPEATS:
             return "<repeated too often>"
     seen[identity] = 1
@@ -124,8 +145,9 @@ def _walk(value: Any, seen: _Seen, depth: int) -> Any:
             plain = [_walk(item, seen, depth + 1) for item in value]
         else:
             plain = _object(value, seen, depth + 1)
-    # Not only Exception: a hostile object may raise anything, and a real signal is a flag here.
-    except BaseException:
+    except Abandoned:  # the second Ctrl-C; the first is a flag
+        raise
+    except BaseException:  # a hostile object may raise anything
         plain = _represent(value)
     if kind is dict or kind is list or (plain and isinstance(plain, dict | list)):
         seen[identity] = 0
@@ -143,14 +165,22 @@ def _mapping(value: Mapping[Any, Any], seen: _Seen, depth: int) -> dict[str, Any
             result[key if key.isascii() else _text(key)] = _walk(item, seen, depth)
         else:
             others.append((key, item))
-    for key, item in others:
-        text = as_text(key)
-        if text in result:
-            text = f"{text} ({type(key).__name__})"
-        while text in result:
-            text += "'"
-        result[text] = _walk(item, seen, depth)
+    if others:
+        numbers: dict[str, int] = {}
+        for key, item in others:
+            result[_free_key(key, result, numbers)] = _walk(item, seen, depth)
     return result
+
+
+def _free_key(key: Any, result: dict[str, Any], numbers: dict[str, int]) -> str:
+    """The key as text, told apart from those that read the same: `1`, then `1 (int)`, then `1 (int) #2`."""
+    text = as_text(key)
+    if text in result:
+        base = text = f"{text} ({type(key).__name__})"
+        while text in result:
+            numbers[base] = numbers.get(base, 1) + 1
+            text = f"{base} #{numbers[base]}"
+    return text
 
 
 def _object(value: Any, seen: _Seen, depth: int) -> Any:
@@ -216,6 +246,8 @@ def _set(value: Any, walk: Callable[[Any], Any]) -> list[Any]:
 def _represent(value: Any) -> str:
     try:
         text = _text(repr(value))
+    except Abandoned:
+        raise
     except BaseException:
         return f"<{type_name(value)} that cannot be shown>"
     return text if len(text) <= MAX_REPR else text[:MAX_REPR] + "…"

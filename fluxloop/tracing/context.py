@@ -132,11 +132,12 @@ class Run:
         self.observations.append(observation)
         return observation, start
 
-    def end(self, observation: Observation, start: int) -> bool:
-        """Give the observation its end; False when the run is over and its record written."""
+    def end(self, observation: Observation, start: int, end: int | None = None) -> bool:
+        """Give the observation its end, now by default; False when the run is over and its record written."""
         if self.closed:
             return False
-        end = time.perf_counter_ns()
+        if end is None:
+            end = time.perf_counter_ns()
         observation.end_time = timestamp(end + self.offset)
         observation.duration_ms = milliseconds(end - start)
         return True

@@ -138,6 +138,13 @@ class _Stream:
         """False inside a run: colours and cursor movements would end up in its record."""
         return self._run() is None and self._stream is not None and bool(self._stream.isatty())
 
+    def close(self) -> None:
+        """Close nothing: the stream behind is not the agent's."""
+
+    def detach(self) -> _Bytes:
+        """Return the buffer, and let nothing go."""
+        return self.buffer
+
     def __enter__(self) -> _Stream:
         return self
 
@@ -169,6 +176,9 @@ class _Bytes:
 
     def flush(self) -> None:
         self._text.flush()
+
+    def close(self) -> None:
+        """Close nothing: the stream behind is not the agent's."""
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._buffer, name)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -64,18 +65,17 @@ class Recorder:
         return captured
 
     def succeed(self, scope: Scope, observation: Observation, start: int, output: Any) -> None:
-        if not scope[0].end(observation, start):
+        end = time.perf_counter_ns()
+        generated = self.type == "generation"
+        # Captured first: in another thread the run may be over before a large value is.
+        plain = capture(output) if generated or self.capture_output else None
+        if not scope[0].end(observation, start, end):
             return
-        if self.type == "generation":
-            self._generation(observation, capture(output))
-        elif self.capture_output:
-            observation.output = capture(output)
-
-    def _generation(self, observation: Observation, output: Any) -> None:
-        observation.usage = find_usage(output)
-        observation.model = find_model(output) or self.model
         if self.capture_output:
-            observation.output = output
+            observation.output = plain
+        if generated:
+            observation.usage = find_usage(plain)
+            observation.model = find_model(plain) or self.model
 
     def fail(self, scope: Scope, observation: Observation, start: int, error: BaseException) -> None:
         if scope[0].end(observation, start):

@@ -284,7 +284,12 @@ def test_the_template_shapes_what_is_passed() -> None:
     assert len(output["thread"]) == 36
     assert called_with(lambda messages, thread: messages, "hi", input_template=template)[0]["content"] == "hi"
     assert called_with(lambda text: text, {"a": 1}, input_template="Say {input}!") == 'Say {"a":1}!'
-    assert called_with(lambda text: text, "hi", input_template="constant") == "constant"
+
+
+def test_a_template_without_the_input_is_refused() -> None:
+    """A misspelt placeholder would give every run the same constant."""
+    with pytest.raises(TargetError, match=r"runner\.input_template: \{input\} does not occur in it"):
+        binding_of(lambda text: text, input_template={"question": "{inputt}"})
 
 
 # What cannot be bound
@@ -353,9 +358,18 @@ def test_a_binding_can_be_read() -> None:
 
     def agent(a: int, question: str, persona: str) -> None: ...
 
-    told = str(binding_of(agent, args={"a": 1}, inject=("persona",), input_template="{input}"))
+    binding = binding_of(agent, args={"a": 1}, inject=("persona",), input_template="Q: {input}")
+    told = binding.told(Case(0, "a", "hi"))
     assert told == "input → question (shaped by input_template), a ← runner.args, persona ← the persona of the run"
-    assert str(binding_of(lambda *args: 1)) == "input → the first argument"
+    assert binding_of(lambda *args: 1).told(Case(0, "a", "hi")) == "input → the first argument"
+    assert binding_of(lambda x, y: 1).told(Case(0, "a", {"x": 1, "y": 2})) == "input → x, y"
+
+
+def test_a_mapping_with_an_odd_key_is_told_by_it() -> None:
+    """The key that keeps a mapping from being spread is named."""
+    problem = binding_of(lambda context, question: 1).problem(Case(0, "a", {"context": 1, "questoin": 2}))
+    assert problem is not None
+    assert problem.endswith("also needs context; the input is not spread, for 'questoin' is no parameter of it")
 
 
 def test_a_mapping_argument_keeps_what_the_framework_needs_beside_it() -> None:

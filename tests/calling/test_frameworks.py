@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from fluxloop import Experiment, ExperimentResult
+from fluxloop import Experiment, ExperimentResult, InputError, TargetError
 from fluxloop.calling.frameworks import Conventions, conventions
 from fluxloop.calling.surroundings import importable
 from fluxloop.testing import run_once
@@ -102,6 +102,25 @@ def test_a_graph_of_another_state_is_configured(project: Path) -> None:
     assert [trace.output for trace in result][:2] == ["curt Where is my parcel?", "curt How do I return it?"]
     given = run("fwgraphs:custom", project, inputs=[{"input": {"input": "q", "style": "s"}}])
     assert [trace.output["answer"] for trace in given] == [{"text": "s q"}] * 3
+
+
+def test_a_graph_of_another_state_given_text_is_told_before_the_first_run(project: Path) -> None:
+    """The message names the state's keys and the setting that fills them."""
+    with pytest.raises(InputError, match=r"takes its state, a mapping of input, style.*runner\.input_template"):
+        run("fwgraphs:custom", project)
+    assert list(project.iterdir()) == []
+
+
+def test_a_graph_that_is_not_compiled_is_told(project: Path) -> None:
+    """The hint is what to do, and not a list of its methods."""
+    with pytest.raises(TargetError, match="which is not compiled"):
+        run(imported("fwgraphs")._chat(), project)
+
+
+def test_the_preview_says_what_a_framework_brings(project: Path) -> None:
+    """Nothing is told as the user's that the user did not give."""
+    told = Experiment(target="fwgraphs:graph", inputs="questions.csv").preview().binding
+    assert told == "input → input (shaped by LangGraph's messages), config ← LangGraph's own"
 
 
 def test_a_langchain_runnable_is_invoked(project: Path) -> None:

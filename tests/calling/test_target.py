@@ -291,9 +291,11 @@ def test_a_target_that_cannot_be_left_costs_no_results(events: list[str], tmp_pa
 @pytest.mark.parametrize(
     ("reference", "told"),
     [
-        ("calltargets", "runner.target: expected module:function, got 'calltargets'"),
-        (":function", "runner.target: expected module:function, got ':function'"),
-        ("calltargets:", "runner.target: expected module:function, got 'calltargets:'"),
+        ("calltargets", "runner.target: expected module:function, as my_agent:run, got 'calltargets'"),
+        (":function", "runner.target: expected module:function, as my_agent:run, got ':function'"),
+        ("calltargets:", "runner.target: expected module:function, as my_agent:run, got 'calltargets:'"),
+        ("calltargets.run", "got 'calltargets.run'; did you mean calltargets:run?"),
+        ("./calltargets.py:run", "(write a module, not a path: calltargets:run)"),
         ("calltargets:functoin", "calltargets has no 'functoin'; did you mean 'function'?"),
         ("calltargets:Agent.anwser", "Agent has no 'anwser'; did you mean 'answer'?"),
         ("calltargets:Agent.Inner.anwser", "Inner has no 'anwser'; did you mean 'answer'?"),

@@ -52,6 +52,9 @@ def test_problems_carry_their_data(faults: Any) -> None:
     ("text", "message"),
     [
         ("runner:\n  itrations: 3\n", "c.yaml:2:3: runner.itrations: unknown key; did you mean 'iterations'?"),
+        ("runner:\ntarget: a:b\n", "c.yaml:2:1: target: unknown key; it belongs below runner:"),
+        ("runner: {module_path: a}\n", "c.yaml:1:10: runner.module_path: unknown key; it is part of runner.target now, as module:function"),
+        ("replay_args: {}\n", "c.yaml:1:1: replay_args: unknown key; this version replays no arguments yet"),
         ("outputs: {}\n", "c.yaml:1:1: outputs: unknown key; did you mean 'output'?"),
         ("output: {sinks: [{snk: a, sink: b}]}", "c.yaml:1:19: output.sinks.0.snk: unknown key; did you mean 'sink'?"),
         ("output:\n  where: x\n", "c.yaml:2:3: output.where: unknown key; expected one of directory, format, sinks"),
@@ -343,3 +346,19 @@ def test_unreadable_file(tmp_path: Path) -> None:
     path.symlink_to("/proc/self/mem")
     with pytest.raises(ConfigError, match="Input/output error"):
         load_config(path, environment={})
+
+
+def test_nested_aliases_are_bounded(tmp_path: Path) -> None:
+    """A few lines that mean millions of values are refused at once."""
+    levels = "\n".join(f"  a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 10)}]" for n in range(1, 9))
+    (tmp_path / "c.yaml").write_text(f"runner:\n args:\n  a0: &a0 [x]\n{levels}\n")
+    with pytest.raises(ConfigError, match="more than 100000 values; aliases may multiply them"):
+        load_config(tmp_path / "c.yaml", environment={})
+
+
+def test_a_secret_on_the_command_line_is_not_repeated() -> None:
+    """The message about a wrong key names it without its value."""
+    with pytest.raises(ConfigError) as told:
+        load_config(None, settings=["runner.arg.api_key=sk-live-123"], environment={})
+    assert "sk-live-123" not in str(told.value)
+    assert "--set runner.arg.api_key=…" in str(told.value)

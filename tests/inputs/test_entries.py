@@ -103,10 +103,18 @@ def test_wrong_entries(faults: Any, entry: Any, message: str) -> None:
 
 def test_all_wrong_entries_up_to_a_limit(faults: Any) -> None:
     """Problems are told together, until reading is not worth its while."""
-    assert len(faults("i.jsonl", lines(*[3] * 19, "ok"))) == 19
-    found = faults("i.jsonl", lines(*[3] * 100))
-    assert found[19:] == ["i.jsonl:20: expected a text or a mapping with 'input', got 3",
+    assert len(faults("i.jsonl", lines(*range(19), "ok"))) == 19
+    found = faults("i.jsonl", lines(*range(100)))
+    assert found[19:] == ["i.jsonl:20: expected a text or a mapping with 'input', got 19",
                           "i.jsonl: reading stopped after 20 problems"]  # fmt: skip
+
+
+def test_the_same_mistake_in_many_entries_is_told_once(faults: Any) -> None:
+    """At the first line it is in, with how many more there are."""
+    found = faults("i.csv", "question\n" + "hi\n" * 500)
+    assert len(found) == 1
+    assert found[0].startswith("i.csv:2: no 'input'; it has 'question'")
+    assert found[0].endswith("(and so for 499 more entries)")
 
 
 def test_entries_before_a_broken_line(faults: Any) -> None:
@@ -168,7 +176,8 @@ def test_every_duplicate(faults: Any) -> None:
     """Each repetition is told, also of what is not selected."""
     entries = [{"input": "a", "id": id} for id in ("x", "y", "x", "z", "y", "x")]
     found = faults("i.jsonl", lines(*entries), selection=Selection(ids=("z",)))
-    assert [line.partition(": ")[0] for line in found] == ["i.jsonl:3", "i.jsonl:5", "i.jsonl:6"]
+    assert [line.partition(": ")[0] for line in found] == ["i.jsonl:3", "i.jsonl:5"]
+    assert found[0].endswith("the id 'x' is that of line 1 already; ids must differ (and so for 1 more entry)")
 
 
 ENTRIES = (
@@ -347,12 +356,19 @@ def test_two_passes_at_once(read: Any) -> None:
 
 
 def test_the_file_of_the_spill_goes(read: Any) -> None:
-    """What was put on disk for the inputs is removed with them."""
+    """What was put on disk for the inputs has no name, and is closed with them."""
     inputs = read("i.jsonl", lines("a"))
-    path = Path(inputs.cases._file.name)
-    assert path.exists()
+    file = inputs.cases._file
+    assert not isinstance(file.name, str)
     del inputs
-    assert not path.exists()
+    assert file.closed
+
+
+def test_passes_do_not_disturb_each_other(read: Any) -> None:
+    """Two passes over the inputs at once see all of them, also across the chunks they are read in."""
+    texts = [f"{number} " + "x" * 5000 for number in range(200)]
+    cases = read("i.jsonl", lines(*texts)).cases
+    assert [(a.input, b.input) for a, b in zip(cases, cases, strict=True)] == [(t, t) for t in texts]
 
 
 texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=15)

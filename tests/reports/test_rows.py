@@ -51,8 +51,8 @@ def test_the_kinds_of_error_are_listed() -> None:
     found = rows(*traces, fail_under=0.1)
     told = [text for label, text in found if label in ("errors", "")]
     assert told[0] == "1 × E0: no more (as trace_001)"
-    assert told[1] == "1 × E1 at a.py:3: no more (as trace_001)"
-    assert told[-1] == "and 2 more kinds of error, in summary.json"
+    assert told[1] == "1 × a.py:3: E1: no more (as trace_001)"
+    assert told[-1] == "and more kinds of error, 2 in all, in summary.json"
     assert dict(found)["gate"] == "missed: at least 10.0% must pass"
     assert "hint" not in dict(found)
 

@@ -245,3 +245,27 @@ def test_a_full_disk_keeps_everything_so_far(small_disk: Path) -> None:
     assert 0 < len(traces) < 400
     assert [trace.trace_id for trace in traces] == [f"trace_{n:03d}" for n in range(1, len(traces) + 1)]
     assert len(list(result.summaries())) == len(traces) == result.summary.total_traces
+    for name in ("traces.jsonl", "trace_summary.jsonl"):
+        content = (result.path / name).read_bytes()
+        assert content.endswith(b"\n")
+        assert content.count(b"\n") == len(traces)
+
+
+class Quitting(fluxloop.TraceSink):
+    """A sink that ends the process, if it is let."""
+
+    def write(self, trace: fluxloop.Trace) -> None:
+        trace.passed = False
+        sys.exit(0)
+
+
+def test_a_sink_that_exits_or_changes_records_costs_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Results are written and counted before another sink sees them, and its failure is told without progress."""
+    result = Experiment(target=str.upper, inputs=["a", "b"], output_dir=tmp_path, sinks=[Quitting()]).run()
+
+    assert (result.summary.status, result.summary.passed, len(list(result))) == ("completed", 2, 2)
+    told = capsys.readouterr().err.splitlines()
+    assert len(told) == 2
+    assert told[0].startswith("[WARN] the sink ")
+    assert "Quitting failed; the results are not affected: SystemExit" in told[0]
+    assert told[1].endswith("Quitting failed for 2 of 2 runs")

@@ -306,7 +306,7 @@ SHOWN = [
     ("key bytes", {b"a": 1}, {"a": 1}),
     ("key surrogate", {"\udfff": 1}, {"\\udfff": 1}),
     ("keys that become the same", {"1": "a", 1: "b"}, {"1": "a", "1 (int)": "b"}),
-    ("more keys that become the same", {"1": 0, "1 (int)": 0, 1: 2}, {"1": 0, "1 (int)": 0, "1 (int)'": 2}),
+    ("more keys that become the same", {"1": 0, "1 (int)": 0, 1: 2}, {"1": 0, "1 (int)": 0, "1 (int) #2": 2}),
     ("list in itself", list_in_itself(), [1, "<cycle>"]),
     ("mapping in itself", mapping_in_itself(), {"self": ["<cycle>"]}),
     ("object in itself", object_in_itself(), {"value": "<cycle>"}),
