@@ -32,7 +32,7 @@ from fluxloop.interrupt import Abandoned, Interrupt
 from fluxloop.plan import Cases, Plan
 from fluxloop.progress import Progress, progress_for
 from fluxloop.provenance import ran_on
-from fluxloop.records import Attempt
+from fluxloop.records import Attempt, RunError
 from fluxloop.reports.preview import Preview
 from fluxloop.result import ExperimentResult
 from fluxloop.runner import Task
@@ -223,8 +223,8 @@ class Experiment:
                     sinks.write(traces)
                     for trace in traces:
                         progress.update(trace, summary.add(trace))
-                        if trace.error is not None and trace.error.type == "bdb.BdbQuit":
-                            interrupt.request()  # who quits the debugger has seen enough
+                        if trace.error is not None:
+                            _heed(trace.error, interrupt)
                     sinks.share(traces)
                     interrupt.release()
         except Abandoned:
@@ -359,6 +359,14 @@ class Experiment:
     def _missing(self, key: str, expected: str, option: str) -> ConfigError:
         where = str(self._loaded.path or "configuration")
         return ConfigError([Problem(where, f"expected {expected}, got nothing; or name it with {option}", key)])
+
+
+def _heed(error: RunError, interrupt: Interrupt) -> None:
+    """Take from a run's error what it says about the experiment."""
+    if error.type == "bdb.BdbQuit":  # who quits the debugger has seen enough
+        interrupt.request()
+    elif error.type == "KeyboardInterrupt":  # it may have been Ctrl-C, come to a handler of the agent's
+        interrupt.retake()
 
 
 def _checked_sinks(sinks: Sequence[TraceSink]) -> tuple[TraceSink, ...]:

@@ -32,7 +32,6 @@ class Interrupt:
         self.requested = False
         self._held = True
         self._postponed = False
-        self._handler = self._receive  # one object, to be told from the agent's
         self._taken: tuple[signal.Signals, ...] = ()
 
     def request(self, number: int | None = None) -> None:
@@ -47,7 +46,7 @@ class Interrupt:
             yield
             return
         previous: dict[signal.Signals, Any] = {
-            number: signal.signal(number, self._handler)
+            number: signal.signal(number, self._receive)
             for number in _STOPPING
             if signal.getsignal(number) is not signal.SIG_IGN  # as under nohup
         }
@@ -61,11 +60,13 @@ class Interrupt:
                 signal.signal(number, signal.SIG_DFL if handler is None else handler)
 
     def hold(self) -> None:
-        """Let a second signal wait; take the signals again if the agent took them."""
+        """Let a second signal wait."""
         self._held = True
+
+    def retake(self) -> None:
+        """Take the signals again, should the agent have put handlers of its own in their place."""
         for number in self._taken:
-            if signal.getsignal(number) is not self._handler:
-                signal.signal(number, self._handler)
+            signal.signal(number, self._receive)
 
     def release(self) -> None:
         """Let a second signal through, at once if one has come already."""

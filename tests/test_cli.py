@@ -530,7 +530,7 @@ def test_help_of_experiment() -> None:
     ):
         assert option in text
     assert "fluxloop run experiment --target app.graph:graph --inputs questions.csv" in text
-    assert "Exit codes: 0 done; 1 every run failed" in text
+    assert "Exit codes: 0 the experiment completed, though runs may have failed" in text
     assert text.count("E.g. --") + text.count("E.g. -c") >= 9
 
 

@@ -160,20 +160,20 @@ def test_an_ignored_signal_stays_ignored(folder: Path) -> None:
 
 
 def test_an_agents_own_handler_does_not_disarm_ctrl_c(folder: Path) -> None:
-    """Where an agent takes SIGINT for itself, the experiment takes it back after the run."""
+    """Where an agent takes SIGINT for itself, the first Ctrl-C fails a run and the next ends the experiment."""
     code = (
         "import os, signal\n"
         "from fluxloop import Experiment\n"
         "def agent(text):\n"
-        "    if text == 'b':\n"
-        "        os.kill(os.getpid(), signal.SIGINT)\n"
-        "    signal.signal(signal.SIGINT, signal.default_int_handler)\n"
+        "    if text == 'a':\n"
+        "        signal.signal(signal.SIGINT, signal.default_int_handler)\n"
+        "    os.kill(os.getpid(), signal.SIGINT)\n"
         "    return text\n"
         "result = Experiment(target=agent, inputs=['a', 'b', 'c']).run()\n"
-        "print(result.summary.status, len(result))\n"
+        "print(result.summary.status, [trace.status for trace in result])\n"
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=folder, capture_output=True, text=True, check=True)
-    assert done.stdout == "interrupted 2\n"
+    assert done.stdout == "interrupted ['error', 'ok']\n"
 
 
 def test_an_agents_own_interrupt_is_its_error(folder: Path) -> None:

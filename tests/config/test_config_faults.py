@@ -53,7 +53,7 @@ def test_problems_carry_their_data(faults: Any) -> None:
     [
         ("runner:\n  itrations: 3\n", "c.yaml:2:3: runner.itrations: unknown key; did you mean 'iterations'?"),
         ("runner:\ntarget: a:b\n", "c.yaml:2:1: target: unknown key; it belongs below runner:"),
-        ("runner: {module_path: a}\n", "c.yaml:1:10: runner.module_path: unknown key; it is part of runner.target now, as module:function"),
+        ("inputs_file: a\n", "c.yaml:1:1: inputs_file: unknown key; it is inputs.file now"),
         ("replay_args: {}\n", "c.yaml:1:1: replay_args: unknown key; this version replays no arguments yet"),
         ("outputs: {}\n", "c.yaml:1:1: outputs: unknown key; did you mean 'output'?"),
         ("output: {sinks: [{snk: a, sink: b}]}", "c.yaml:1:19: output.sinks.0.snk: unknown key; did you mean 'sink'?"),
