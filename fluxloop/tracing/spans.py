@@ -64,7 +64,11 @@ class Span:
     def _innermost(self) -> str | None:
         scope = current.get()
         inside = "" if scope is None else scope[1]
-        # Else it is below another observation, or closed from outside its task.
+        if scope is not None and inside not in self._open:  # it is below another observation
+            parents = {one.id: one.parent_id for one in scope[0].observations}
+            while inside is not None and inside not in self._open:
+                inside = parents.get(inside)
+        # Else it is closed from outside its task.
         return inside if inside in self._open else next(reversed(self._open), None)
 
     def update(self, *, output: Any = None, metadata: dict[str, Any] | None = None) -> None:

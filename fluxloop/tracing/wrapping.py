@@ -1,7 +1,9 @@
 """Functions of every kind → the same functions, recorded.
 
 Outside a run a wrapped function behaves as it did, for one look-up. Inside one, neither what it
-returns nor what it raises changes.
+returns nor what it raises changes. One thing is not as it was: coroutine and generator functions
+tell wrong arguments at their first step and not at the call, for only so do they stay what
+`inspect` calls a coroutine or generator function.
 """
 
 from __future__ import annotations

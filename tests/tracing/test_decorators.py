@@ -1337,3 +1337,20 @@ def test_an_event_is_a_moment() -> None:
     assert hit.metadata == {"key": "q1", "name": "n", "size": [1]}
     assert hit.end_time is not None
     assert (bare.metadata, bare.input, bare.output) == (None, None, None)
+
+
+def test_a_span_shared_by_tasks_is_updated_from_inside_another() -> None:
+    """`update` finds the entry of its own task, also from below another observation."""
+    shared = fluxloop.span("s")
+
+    async def work(number: int) -> None:
+        with shared, fluxloop.span("inner"):
+            await asyncio.sleep(0)
+            shared.update(output=number)
+            await asyncio.sleep(0)
+
+    async def agent(text: str) -> None:
+        await asyncio.gather(work(1), work(2))
+
+    trace = run_once(agent, "hi")
+    assert [o.output for o in trace.observations if o.name == "s"] == [1, 2]
