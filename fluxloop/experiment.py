@@ -239,7 +239,7 @@ class Experiment:
                 return "interrupted", "cancelled"
             return "interrupted", signal.Signals(interrupt.signal).name
         if left:
-            return "stopped", f"the executor {type_name(self._executor)} gave {left} runs not back"
+            return "stopped", f"the executor {type_name(self._executor)} gave back {summary.total} of {len(plan)} runs"
         return "completed", None
 
     def _begin(self, path: Path, plan: Plan, sinks: SinkGroup, summary: SummaryBuilder) -> None:

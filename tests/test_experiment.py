@@ -621,7 +621,7 @@ def test_runs_an_executor_loses_are_not_passed_over() -> None:
     result = Experiment(target=echo, inputs=["a", "b"], executor=Forgetful()).run()
 
     assert (result.summary.status, result.summary.not_run, result.exit_code) == ("stopped", 1, 1)
-    assert "Forgetful gave 1 runs not back" in str(result.summary.stop_reason)
+    assert "Forgetful gave back 1 of 2 runs" in str(result.summary.stop_reason)
 
 
 @pytest.mark.parametrize("executor", [Forgetful, 4])

@@ -75,6 +75,7 @@ def read_document(path: Path) -> Document:
     return Document(path=path, data=data, marks=reading.marks, key_marks=reading.key_marks)
 
 
+MAX_DEPTH = 100
 MAX_VALUES = 100_000
 """Values of one file, aliases written out; few lines of nested aliases can mean millions."""
 
@@ -96,6 +97,8 @@ class _Reading:
 
     def value(self, node: Any, path: KeyPath) -> Any:
         self.marks[path] = (node.start_mark.line + 1, node.start_mark.column + 1)
+        if len(path) > MAX_DEPTH:
+            raise ConfigError([Problem(str(self._path), "nested too deeply")])
         if len(self.marks) > MAX_VALUES:
             raise ConfigError([Problem(str(self._path), f"more than {MAX_VALUES} values; aliases may multiply them")])
         if isinstance(node, ScalarNode):

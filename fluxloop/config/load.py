@@ -174,7 +174,11 @@ def _from_settings(settings: Sequence[str], problems: list[Problem]) -> list[Ove
 
 def _from_caller(overrides: Mapping[str, Any]) -> list[Override]:
     return [
-        Override(path=tuple(key.split(".")), value=value, source=f"{key}={value!r}" if len(repr(value)) < 80 else key)
+        Override(
+            path=tuple(key.split(".")),
+            value=_copied(value),
+            source=f"{key}={value!r}" if len(repr(value)) < 80 else key,
+        )
         for key, value in overrides.items()
     ]
 

@@ -89,28 +89,34 @@ def _wrap_generator(function: Any, recorder: Recorder) -> Any:
     def wrapper(*args: Any, **kwargs: Any) -> Generator[Any, Any, Any]:
         scope = current.get()
         generator = function(*args, **kwargs)
-        if scope is None:
-            return (yield from generator)
-        observation, start = recorder.begin(scope, args, kwargs)
-        inside: Scope = (scope[0], observation.id)
+        observation, start = None, 0
+        inside: Scope | None = None
+        if scope is not None:
+            observation, start = recorder.begin(scope, args, kwargs)
+            inside = (scope[0], observation.id)
         streamed = StreamedOutput()
         step, value = generator.send, None
+        # Not `yield from`, which keeps what the generator answers to `close` for itself.
         while True:
             # A generator shares its caller's context: the scope holds only while it works.
-            token = current.set(inside)
+            token = current.set(inside) if inside else None
             try:
                 item = step(value)
             except StopIteration as stop:
-                recorder.succeed(scope, observation, start, streamed.value(stop.value))
+                if observation and scope:
+                    recorder.succeed(scope, observation, start, streamed.value(stop.value))
                 return stop.value
             except BaseException as error:
-                _end_stream(recorder, scope, observation, start, streamed, error)
+                if observation and scope:
+                    _end_stream(recorder, scope, observation, start, streamed, error)
                 raise
             finally:
-                # Where it stopped, which may be in a span of its own.
-                inside = current.get() or inside
-                current.reset(token)
-            streamed.add(item)
+                if token:
+                    # Where it stopped, which may be in a span of its own.
+                    inside = current.get() or inside
+                    current.reset(token)
+            if inside:
+                streamed.add(item)
             try:
                 step, value = generator.send, (yield item)
             except BaseException as thrown:
