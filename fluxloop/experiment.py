@@ -267,8 +267,9 @@ class Experiment:
                 sinks.close(summary.build("failed", completed_at=None))
             shutil.rmtree(path, ignore_errors=True)
             return
+        reason = str(error) if isinstance(error, SinkError) else f"{type_name(error)}: {message(error)}"
         with suppress(SinkError):  # what went wrong first is what is raised
-            self._finish(path, sinks, summary, "failed", f"{type_name(error)}: {message(error)}")
+            self._finish(path, sinks, summary, "failed", reason)
 
     def _builder(self, plan: Plan, started: int) -> SummaryBuilder:
         environment = {
