@@ -67,7 +67,7 @@ def agent(
         name: what the observation is called; the function's name by default.
         description: kept in the observation's metadata.
         metadata: any further data, kept with each observation.
-        capture_input: record the arguments.
+        capture_input: record the arguments, defaults included.
         capture_output: record what is returned or yielded.
 
     Example:
@@ -149,7 +149,7 @@ def generation(
         model: the model's name, where the response does not tell it.
         description: kept in the observation's metadata.
         metadata: any further data, kept with each observation.
-        capture_input: record the arguments.
+        capture_input: record the arguments, defaults included.
         capture_output: record what is returned or yielded; usage is read in any case.
     """
     return _decorate(
@@ -191,7 +191,7 @@ def span(
         input: recorded as the input of a `with` block.
         description: kept in the observation's metadata.
         metadata: any further data, kept with the observation.
-        capture_input: record the arguments of a decorated function.
+        capture_input: record the arguments of a decorated function, defaults included.
         capture_output: record what a decorated function returns or yields.
 
     Example:

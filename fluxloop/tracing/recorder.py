@@ -33,7 +33,18 @@ class Wanted:
 class Recorder:
     """What is recorded of one function's calls."""
 
-    __slots__ = ("capture_input", "capture_output", "metadata", "model", "name", "names", "skip", "type", "variadic")
+    __slots__ = (
+        "capture_input",
+        "capture_output",
+        "defaults",
+        "metadata",
+        "model",
+        "name",
+        "names",
+        "skip",
+        "type",
+        "variadic",
+    )
 
     def __init__(self, function: Callable[..., Any], wanted: Wanted) -> None:
         inner = unbound(function)
@@ -43,7 +54,7 @@ class Recorder:
         self.metadata = wanted.metadata
         self.capture_input = wanted.capture_input
         self.capture_output = wanted.capture_output
-        names, self.variadic = _parameter_names(function)
+        names, self.variadic, self.defaults = _parameters(function)
         # What a method belongs to is not one of its inputs.
         self.skip = 1 if names[:1] in (("self",), ("cls",)) else 0
         self.names = names[self.skip :]
@@ -62,6 +73,9 @@ class Recorder:
             captured[self.variadic] = [capture(value) for value in args[len(names) :]]
         for name, value in kwargs.items():
             captured[name if type(name) is str and name.isascii() else capture(name)] = capture(value)
+        for name, value in self.defaults.items():
+            if name not in captured:
+                captured[name] = capture(value)
         return captured
 
     def succeed(self, scope: Scope, observation: Observation, start: int, output: Any) -> None:
@@ -82,14 +96,16 @@ class Recorder:
             observation.error = ObservedError(type_name(error), message(error))
 
 
-def _parameter_names(function: Callable[..., Any]) -> tuple[tuple[str, ...], str]:
+def _parameters(function: Callable[..., Any]) -> tuple[tuple[str, ...], str, dict[str, Any]]:
+    """The positional parameters, what further positional arguments are called, and the defaults."""
     try:
         parameters = inspect.signature(function).parameters.values()
     except (TypeError, ValueError):  # a builtin that does not tell
-        return (), "args"
+        return (), "args", {}
     positional = [p.name for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
     variadic = [p.name for p in parameters if p.kind is p.VAR_POSITIONAL]
-    return tuple(positional), variadic[0] if variadic else "args"
+    defaults = {p.name: p.default for p in parameters if p.default is not p.empty}
+    return tuple(positional), variadic[0] if variadic else "args", defaults
 
 
 def unbound(function: Any) -> Any:

@@ -1,22 +1,19 @@
 """Functions of every kind → the same functions, recorded.
 
 Outside a run a wrapped function behaves as it did, for one look-up. Inside one, neither what it
-returns nor what it raises changes. One thing is not as it was: coroutine and generator functions
-tell wrong arguments at their first step and not at the call, for only so do they stay what
-`inspect` calls a coroutine or generator function.
+returns nor what it raises changes.
 """
 
 from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import AsyncGenerator, Callable, Generator
 from typing import Any
 
-from fluxloop.records import Observation
-from fluxloop.tracing.context import Scope, current, leave
+from fluxloop.tracing.context import current, leave
 from fluxloop.tracing.recorder import Recorder, Wanted, unbound
-from fluxloop.tracing.streams import StreamedOutput
+from fluxloop.tracing.signed import signed
+from fluxloop.tracing.stepping import AsyncSteps, Steps
 
 
 def wrap(function: Any, wanted: Wanted) -> Any:
@@ -64,8 +61,7 @@ def _wrap_function(function: Any, recorder: Recorder) -> Any:
 
 
 def _wrap_coroutine(function: Any, recorder: Recorder) -> Any:
-    @functools.wraps(function)
-    async def wrapper(*args: Any, **kwargs: Any) -> Any:
+    async def call(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         scope = current.get()
         if scope is None:
             return await function(*args, **kwargs)
@@ -81,109 +77,12 @@ def _wrap_coroutine(function: Any, recorder: Recorder) -> Any:
         recorder.succeed(scope, observation, start, output)
         return output
 
-    return wrapper
+    return signed(function, "coroutine", call)
 
 
 def _wrap_generator(function: Any, recorder: Recorder) -> Any:
-    @functools.wraps(function)
-    def wrapper(*args: Any, **kwargs: Any) -> Generator[Any, Any, Any]:
-        scope = current.get()
-        generator = function(*args, **kwargs)
-        observation, start = None, 0
-        inside: Scope | None = None
-        if scope is not None:
-            observation, start = recorder.begin(scope, args, kwargs)
-            inside = (scope[0], observation.id)
-        streamed = StreamedOutput()
-        step, value = generator.send, None
-        # Not `yield from`, which keeps what the generator answers to `close` for itself.
-        while True:
-            # A generator shares its caller's context: the scope holds only while it works.
-            token = current.set(inside) if inside else None
-            try:
-                item = step(value)
-            except StopIteration as stop:
-                if observation and scope:
-                    recorder.succeed(scope, observation, start, streamed.value(stop.value))
-                return stop.value
-            except BaseException as error:
-                if observation and scope:
-                    _end_stream(recorder, scope, observation, start, streamed, error)
-                raise
-            finally:
-                if token:
-                    # Where it stopped, which may be in a span of its own.
-                    inside = current.get() or inside
-                    current.reset(token)
-            if inside:
-                streamed.add(item)
-            try:
-                step, value = generator.send, (yield item)
-            except BaseException as thrown:
-                # GeneratorExit too: what the generator makes of it shows at the next step.
-                step, value = generator.throw, thrown
-
-    return wrapper
+    return signed(function, "generator", functools.partial(Steps, function, recorder))
 
 
 def _wrap_async_generator(function: Any, recorder: Recorder) -> Any:
-    @functools.wraps(function)
-    async def wrapper(*args: Any, **kwargs: Any) -> AsyncGenerator[Any, Any]:
-        scope = current.get()
-        generator = function(*args, **kwargs)
-        observation, start = None, 0
-        inside: Scope | None = None
-        if scope is not None:
-            observation, start = recorder.begin(scope, args, kwargs)
-            inside = (scope[0], observation.id)
-        streamed = StreamedOutput()
-        step, value = generator.asend, None
-        while True:
-            token = current.set(inside) if inside else None
-            try:
-                item = await step(value)
-            except StopAsyncIteration:
-                if observation and scope:
-                    recorder.succeed(scope, observation, start, streamed.value())
-                return
-            except BaseException as error:
-                if observation and scope:
-                    _end_stream(recorder, scope, observation, start, streamed, error)
-                raise
-            finally:
-                if token:
-                    inside = current.get() or inside
-                    leave(token)
-            if inside:
-                streamed.add(item)
-            try:
-                step, value = generator.asend, (yield item)
-            except GeneratorExit as closed:
-                step, value = _aclose_then_raise(generator, closed), None
-            except BaseException as thrown:
-                step, value = generator.athrow, thrown
-
-    return wrapper
-
-
-def _aclose_then_raise(generator: Any, closed: GeneratorExit) -> Callable[[Any], Any]:
-    # Not `athrow`, which says nothing when the event loop, at its end, has closed the generator already.
-    async def step(_: Any) -> Any:
-        await generator.aclose()
-        raise closed
-
-    return step
-
-
-def _end_stream(
-    recorder: Recorder,
-    scope: Scope,
-    observation: Observation,
-    start: int,
-    streamed: StreamedOutput,
-    error: BaseException,
-) -> None:
-    recorder.succeed(scope, observation, start, streamed.value())
-    # A reader that has seen enough closes the stream: that is an end, not a failure.
-    if not isinstance(error, GeneratorExit):
-        recorder.fail(scope, observation, start, error)
+    return signed(function, "async generator", functools.partial(AsyncSteps, function, recorder))

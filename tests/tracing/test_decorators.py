@@ -99,7 +99,7 @@ def test_every_decorator_works_in_every_form(decorator: Any, kind: str, form: st
     observation = only(observe(lambda: decorated(1)))
     assert observation.type == kind
     assert observation.name == ("twice" if form in ("bare", "called") else "other")
-    assert observation.input == {"x": 1}
+    assert observation.input == {"x": 1, "y": 2, "key": "k"}
     assert observation.output == [1, 2, [], "k", {}]
     assert observation.error is None
     assert observation.end_time >= observation.start_time  # type: ignore[operator]
@@ -418,12 +418,12 @@ def test_odd_names_become_text(name: Any) -> None:
 
 
 def test_arguments_are_recorded_by_name() -> None:
-    """Positional, keyword and variadic arguments stand under their names; defaults are not arguments."""
+    """Positional, keyword and variadic arguments stand under their names, and so do defaults."""
     decorated = fluxloop.tool(twice)
     trace = observe(lambda: [decorated(1, 3, 4, 5, key="q", other={1}), decorated(1, y=2)])
     first, second = trace.observations
     assert first.input == {"x": 1, "y": 3, "rest": [4, 5], "key": "q", "other": [1]}
-    assert second.input == {"x": 1, "y": 2}
+    assert second.input == {"x": 1, "y": 2, "key": "k"}
 
 
 def test_a_builtin_that_does_not_tell_its_signature_is_recorded() -> None:
@@ -609,7 +609,7 @@ def test_callable_objects_are_traced() -> None:
     adder, bound, inner, part = trace.observations
     assert (adder.name, adder.input, adder.output) == (f"{__name__}.Adder", {"x": 2}, 3)
     assert (bound.name, bound.input) == (inner.name, inner.input) == ("method", {"text": "a"})
-    assert (part.name, part.input) == ("twice", {"y": 3})
+    assert (part.name, part.input) == ("twice", {"y": 3, "key": "q"})
 
 
 @pytest.mark.parametrize(
@@ -1354,3 +1354,92 @@ def test_a_span_shared_by_tasks_is_updated_from_inside_another() -> None:
 
     trace = run_once(agent, "hi")
     assert [o.output for o in trace.observations if o.name == "s"] == [1, 2]
+
+
+def plain_sync(a: int, /, b: int = 2, *rest: int, c: int, d: int = 4, **more: int) -> tuple[Any, ...]:
+    return a, b, rest, c, d, more
+
+
+async def plain_coroutine(a: int, /, b: int = 2, *rest: int, c: int, d: int = 4, **more: int) -> tuple[Any, ...]:
+    return a, b, rest, c, d, more
+
+
+def plain_generator(a: int, /, b: int = 2, *rest: int, c: int, d: int = 4, **more: int) -> Iterator[tuple[Any, ...]]:
+    yield a, b, rest, c, d, more
+
+
+async def plain_stream(
+    a: int, /, b: int = 2, *rest: int, c: int, d: int = 4, **more: int
+) -> AsyncIterator[tuple[Any, ...]]:
+    yield a, b, rest, c, d, more
+
+
+def result_of(made: Any) -> Any:
+    """What a call of any kind comes to."""
+
+    async def first() -> Any:
+        return await made if inspect.iscoroutine(made) else [item async for item in made]
+
+    if inspect.iscoroutine(made) or inspect.isasyncgen(made):
+        return asyncio.run(first())
+    return list(made) if inspect.isgenerator(made) else made
+
+
+KINDS = [plain_sync, plain_coroutine, plain_generator, plain_stream]
+
+
+@pytest.mark.parametrize("function", KINDS)
+@pytest.mark.parametrize(
+    ("args", "kwargs"),
+    [
+        ((), {}),
+        ((1,), {}),
+        ((1,), {"c": 3, "a": 5}),
+        ((1,), {"c": 3, "b": 9, "e": 7}),
+        ((1, 2, 3, 4), {"c": 3}),
+        ((1, 2), {"c": 3, "b": 2}),
+        ((), {"c": 1, "b": 2}),
+    ],
+)
+def test_arguments_are_taken_and_refused_as_undecorated(
+    function: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> None:
+    """Every kind of function takes the same arguments, and refuses wrong ones at the call, in the same words."""
+
+    def outcome(called: Any) -> tuple[str, Any]:
+        try:
+            made = called(*args, **kwargs)
+        except TypeError as error:
+            return "refused", str(error)
+        return "taken", result_of(made)
+
+    assert outcome(fluxloop.tool(function)) == outcome(function)
+
+
+@pytest.mark.parametrize("function", KINDS)
+def test_defaults_are_recorded_with_what_was_given(function: Any) -> None:
+    """The input of every kind of call is all its parameters, in a run."""
+    decorated = fluxloop.tool(function)
+    trace = run_once(lambda text: result_of(decorated(1, c=3)), "hi")
+    seen = trace.observations[0].input
+    assert {name: seen[name] for name in ("a", "b", "c", "d")} == {"a": 1, "b": 2, "c": 3, "d": 4}
+
+
+@pytest.mark.parametrize("function", KINDS)
+def test_a_wrong_call_inside_a_run_is_refused_at_the_call_too(function: Any) -> None:
+    """The TypeError comes from the call, and is the agent's."""
+    decorated = fluxloop.tool(function)
+    trace = run_once(lambda text: decorated(), "hi")
+    assert trace.error is not None
+    assert trace.error.type == "TypeError"
+    assert "missing" in trace.error.message
+
+
+@pytest.mark.parametrize("function", KINDS)
+def test_a_decorated_function_is_found_by_its_name_again(function: Any) -> None:
+    """Names, documentation and defaults are the function's own."""
+    decorated = fluxloop.tool(function)
+    assert (decorated.__module__, decorated.__qualname__) == (function.__module__, function.__qualname__)
+    assert inspect.signature(decorated) == inspect.signature(function)
+    for asked in (inspect.iscoroutinefunction, inspect.isgeneratorfunction, inspect.isasyncgenfunction):
+        assert asked(decorated) == asked(function)
