@@ -13,6 +13,7 @@ from typing import Any
 import attrs
 import click
 import pytest
+from ruamel.yaml import YAML
 
 import fluxloop
 from fluxloop.config import ExperimentConfig
@@ -103,6 +104,38 @@ def test_samples_show_keys_that_are_there(project: Path, sample: str) -> None:
     for key, value in shown.items():
         assert key in written
         assert type(value) in (type(written[key]), int, float, type(None)), key
+
+
+def test_the_sample_of_traces_has_every_key_in_order(project: Path) -> None:
+    """Of the trace, its error and its observations."""
+    (shown,) = [json.loads(code) for _, info, code in BLOCKS if info == "sample=traces.jsonl"]
+    (project / "failing.py").write_text(
+        "import fluxloop\n@fluxloop.agent\ndef run(text):\n    print('looking')\n    raise KeyError('options')\n"
+    )
+    run(
+        project,
+        sys.executable,
+        "-c",
+        "from fluxloop import Experiment; Experiment(target='failing:run', inputs=['a']).run()",
+    )
+    written = json.loads((newest(project) / "traces.jsonl").read_text())
+
+    assert list(shown) == list(written)
+    assert list(shown["error"]) == list(written["error"])
+    assert list(shown["observations"][0]) == list(written["observations"][0])
+    assert list(shown["observations"][0]["error"]) == list(written["observations"][0]["error"])
+
+
+def test_the_sample_of_the_configuration_has_every_key_in_order(project: Path) -> None:
+    """Down to the keys of each section."""
+    (text,) = [code for _, info, code in BLOCKS if info == "sample=config.yaml"]
+    run(project, sys.executable, "-m", "fluxloop_cli", "run", "experiment")
+    yaml = YAML(typ="safe", pure=True)
+    shown, written = yaml.load(text), yaml.load((newest(project) / "config.yaml").read_text())
+
+    assert list(shown) == list(written)
+    for section in ("runner", "inputs", "output"):
+        assert list(shown[section]) == list(written[section])
 
 
 def keys_of(kind: type[Any], prefix: str = "") -> set[str]:
