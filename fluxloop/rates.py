@@ -1,0 +1,126 @@
+"""A rate for what all runs of this process do together, such as calls to one model."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from typing import Any
+
+from fluxloop.pace import Pace, spacing
+
+_lock = threading.Lock()
+_queues: dict[str, _Queue] = {}
+
+
+class _Queue:
+    """Those that wait for one rate, in the order in which they came.
+
+    Only the first watches the clock. Nobody holds a moment to come: who gives up, as a run that is
+    over its time does, takes nothing from the others.
+    """
+
+    def __init__(self, gap: float) -> None:
+        self.pace = Pace(gap)
+        self._waiting: deque[Callable[[], object]] = deque()
+
+    def is_free(self) -> bool:
+        """Take this moment, if it is free and nobody waits."""
+        return not self._waiting and self.wait_seconds() == 0
+
+    def join(self, call: Callable[[], object]) -> None:
+        """Wait to be first, which is told by `call`, from any thread."""
+        with _lock:
+            self._waiting.append(call)
+            first = len(self._waiting) == 1
+        if first:
+            call()
+
+    def leave(self, call: Callable[[], object]) -> None:
+        """Let the next be first."""
+        with _lock:
+            was_first = self._waiting[0] is call
+            self._waiting.remove(call)
+            following = self._waiting[0] if was_first and self._waiting else None
+        if following is not None:
+            following()
+
+    def wait_seconds(self) -> float:
+        """Return for how long the first has still to wait; 0 takes the moment."""
+        with _lock:
+            now = time.monotonic()
+            if now < self.pace.next:
+                return self.pace.next - now
+            self.pace.reserve(now)
+            return 0.0
+
+
+class rate_limit:  # noqa: N801  (used as a word, like `open`)
+    """Wait until one more call fits the rate, across every run of this process.
+
+    The calls are spaced evenly, in the order in which they ask. The wait is part of the attempt
+    and counts towards its timeout.
+
+    Args:
+        name: what is limited; all uses of a name share one rate.
+        rate: as `"500/min"`, `"5/s"` or `"1000/h"`.
+
+    Raises:
+        ValueError: the rate is none, or another one is in use under this name.
+
+    Example:
+        >>> with rate_limit("search", "1000/s"):
+        ...     answer = "found"
+
+        In async code: `async with fluxloop.rate_limit("openai", "500/min"): ...`
+    """
+
+    __slots__ = ("_queue",)
+
+    def __init__(self, name: str, rate: str) -> None:
+        gap = spacing(rate)
+        with _lock:
+            self._queue = _queues.setdefault(name, _Queue(gap))
+        if self._queue.pace.gap != gap:
+            told = f"rate_limit({name!r}, {rate!r}): the name has another rate, one in {self._queue.pace.gap:g} s"
+            raise ValueError(f"{told}; use another name")
+
+    def __enter__(self) -> None:
+        if self._queue.is_free():
+            return
+        first = threading.Event()
+        call = first.set
+        self._queue.join(call)
+        try:
+            first.wait()
+            while wait := self._queue.wait_seconds():
+                time.sleep(wait)
+        finally:
+            self._queue.leave(call)
+
+    def __exit__(self, *error: object) -> None:
+        """Nothing is held: the rate bounds how often calls begin, not how long they take."""
+
+    async def __aenter__(self) -> None:
+        if self._queue.is_free():
+            return
+        import asyncio  # whoever gets here has it loaded
+
+        loop = asyncio.get_running_loop()
+        first = asyncio.Event()
+
+        def call() -> Any:
+            if not loop.is_closed():
+                loop.call_soon_threadsafe(first.set)
+
+        self._queue.join(call)
+        try:
+            await first.wait()
+            while wait := self._queue.wait_seconds():
+                await asyncio.sleep(wait)
+        finally:
+            self._queue.leave(call)
+
+    async def __aexit__(self, *error: object) -> None:
+        """Nothing is held."""
