@@ -23,9 +23,12 @@ if TYPE_CHECKING:
         TargetError,
         UsageError,
     )
+    from fluxloop.executors.asyncio import AsyncioExecutor
     from fluxloop.executors.base import Executor
     from fluxloop.executors.inline import InlineExecutor
+    from fluxloop.executors.threads import ThreadsExecutor
     from fluxloop.experiment import Experiment
+    from fluxloop.rates import rate_limit
     from fluxloop.records import Attempt, Case, Observation, PlannedRun, RunError, Trace, TraceSummary, Usage
     from fluxloop.result import ExperimentResult, load
     from fluxloop.runner import Task
@@ -51,9 +54,12 @@ _HOMES = {
         "TargetError",
         "UsageError",
     ),
+    "fluxloop.executors.asyncio": ("AsyncioExecutor",),
     "fluxloop.executors.base": ("Executor",),
     "fluxloop.executors.inline": ("InlineExecutor",),
+    "fluxloop.executors.threads": ("ThreadsExecutor",),
     "fluxloop.experiment": ("Experiment",),
+    "fluxloop.rates": ("rate_limit",),
     "fluxloop.records": (
         "Attempt",
         "Case",
@@ -77,6 +83,7 @@ _HOMES = {
 _HOME = {name: module for module, names in _HOMES.items() for name in names}
 
 __all__ = [
+    "AsyncioExecutor",
     "Attempt",
     "Case",
     "ConfigError",
@@ -101,6 +108,7 @@ __all__ = [
     "Summary",
     "TargetError",
     "Task",
+    "ThreadsExecutor",
     "Trace",
     "TraceSink",
     "TraceSummary",
@@ -113,6 +121,7 @@ __all__ = [
     "generation",
     "load",
     "prompt",
+    "rate_limit",
     "span",
     "tool",
     "trace",

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import os
 import secrets
-import shutil
-import signal
 import time
-from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, closing, contextmanager, suppress
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -19,33 +17,31 @@ from fluxloop.background import in_thread
 from fluxloop.calling.binding import Binding
 from fluxloop.calling.frameworks import conventions
 from fluxloop.calling.surroundings import importable, working_directory
-from fluxloop.calling.target import reference_to
+from fluxloop.calling.target import Target, reference_to
 from fluxloop.clock import timestamp
 from fluxloop.config import ExperimentConfig, load_config, snapshot
 from fluxloop.config.model import Name
 from fluxloop.config.snapshot import to_yaml
-from fluxloop.exceptions import ConfigError, Problem, SinkError, UsageError
+from fluxloop.exceptions import ConfigError, Problem
+from fluxloop.execution import Execution
 from fluxloop.executors.base import Executor
+from fluxloop.executors.chosen import executor_for, limits_for, timeout_for
 from fluxloop.executors.inline import InlineExecutor
 from fluxloop.inputs.cases import Inputs, Selection, inputs_from
-from fluxloop.interrupt import Abandoned, Interrupt
+from fluxloop.interrupt import Interrupt
 from fluxloop.plan import Cases, Plan
-from fluxloop.progress import Progress, progress_for
+from fluxloop.progress import counted, progress_for
 from fluxloop.provenance import ran_on
-from fluxloop.records import Attempt, RunError
 from fluxloop.reports.preview import Preview
 from fluxloop.result import ExperimentResult
 from fluxloop.runner import Task
-from fluxloop.schedule import Schedule
-from fluxloop.sinks.base import SinkContext, TraceSink
+from fluxloop.sinks.base import TraceSink
 from fluxloop.sinks.configured import configured_sinks
 from fluxloop.sinks.group import SinkGroup
 from fluxloop.sinks.jsonl import JsonlSink
-from fluxloop.store.documents import to_json, write_document
-from fluxloop.store.layout import CONFIG, SUMMARY, claim_directory, directory_name, name_problem
-from fluxloop.summary import ExperimentStatus, Summary, SummaryBuilder
-from fluxloop.tracing.capture import capture, message, type_name
-from fluxloop.tracing.output import captured_output
+from fluxloop.store.layout import CONFIG, claim_directory, directory_name, name_problem
+from fluxloop.summary import SummaryBuilder
+from fluxloop.tracing.capture import capture
 
 
 class Experiment:
@@ -64,8 +60,14 @@ class Experiment:
         limit: run only the first so many inputs.
         input_map: which key of an entry to take for a field, as `{"input": "question"}`.
         fail_under: the least pass rate for exit code 0, as 0.95 or `"95%"`.
+        parallel: how many runs may be in flight at a time.
+        executor: `auto`, `inline`, `asyncio` or `threads`, or an executor of your own.
+        timeout_seconds: what an attempt may take; 0 for any time.
+        max_retries: further attempts after an error that may pass, as a service's overload.
+        max_failures: stop after so many failed runs, as 10, or such a share of all, as `"10%"`.
+        max_time: stop after so many seconds, or a time as `"30m"`.
+        capture_output: keep what a run prints and logs with it, rather than on the screen.
         sinks: where traces go beside the files.
-        executor: where attempts run; inline by default.
         settings: texts `key=value` for any key of the configuration.
         overrides: values by dotted key, as `{"runner.args": {"model": "small"}}`.
         progress: True shows progress, False none; by default there is a bar in a terminal or notebook.
@@ -95,8 +97,14 @@ class Experiment:
         limit: int | None = None,
         input_map: Mapping[str, str] | None = None,
         fail_under: float | str | None = None,
+        parallel: int | None = None,
+        executor: str | Executor | None = None,
+        timeout_seconds: float | None = None,
+        max_retries: int | None = None,
+        max_failures: float | str | None = None,
+        max_time: float | str | None = None,
+        capture_output: bool = False,
         sinks: Sequence[TraceSink] = (),
-        executor: Executor | None = None,
         settings: Sequence[str] = (),
         overrides: Mapping[str, Any] | None = None,
         progress: bool | None = None,
@@ -106,6 +114,12 @@ class Experiment:
         given = {
             "runner.target": target if self._callable is None else reference_to(target),
             "runner.iterations": iterations,
+            "runner.parallel": parallel,
+            "runner.executor": executor if isinstance(executor, str) else None,
+            "runner.timeout_seconds": timeout_seconds,
+            "runner.max_retries": max_retries,
+            "runner.max_failures": max_failures,
+            "runner.max_time": max_time,
             "name": name,
             "output.directory": _here(output_dir),
             "seed": seed,
@@ -122,7 +136,8 @@ class Experiment:
         self._root = self._loaded.root.absolute()
         self.config = self._completed(self._loaded.config)
         self._sinks = _checked_sinks(sinks)
-        self._executor = _checked_executor(executor)
+        self._executor = None if executor is None or isinstance(executor, str) else _checked_executor(executor)
+        self._capture_output = capture_output
         self._progress = progress
 
     def __repr__(self) -> str:
@@ -140,7 +155,7 @@ class Experiment:
     async def run_async(self) -> ExperimentResult:
         """Run as `run` does, in a thread, so that the calling loop goes on.
 
-        Cancelling lets the run in flight finish and keeps what is done.
+        Cancelling lets the runs in flight finish, for their grace period, and keeps what is done.
         """
         interrupt = Interrupt()
         return await in_thread(
@@ -160,7 +175,7 @@ class Experiment:
     def preview(self) -> Preview:
         """Return what would be run, on what, and where the results would go; nothing is written."""
         plan = self.plan()
-        task, binding = self._task
+        task, _, binding = self._task
         target = self.config.runner.target or reference_to(task.target)
         place = self._output / directory_name(str(self.config.name), time.time())
         return Preview(
@@ -169,6 +184,7 @@ class Experiment:
             runs=len(plan),
             target=target,
             binding=binding.told(next(iter(plan.cases))),
+            executor=str(self._chosen_executor()),
             output=str(place),
         )
 
@@ -176,100 +192,59 @@ class Experiment:
         progress = progress_for(self._progress)
         progress.info("Starting experiment...")
         with self._surroundings():
+            task, *_ = self._task
+            executor = self._chosen_executor()
             plan = self.plan()
-            progress.info(f"Loaded {_count(len(plan.cases), 'input')}")
-            runs = _count(len(plan), "total run")
-            progress.info(f"Running {_count(plan.iterations, 'iteration')} per input ({runs})")
-            task, _ = self._task
+            progress.info(f"Loaded {counted(len(plan.cases), 'input')}")
+            runs = counted(len(plan), "total run")
+            progress.info(f"Running {counted(plan.iterations, 'iteration')} per input ({runs})")
             with importable(self._import_places):
                 others = (*configured_sinks(self.config.output.sinks), *self._sinks)
             started = time.time_ns()
-            summary = self._builder(plan, started)
+            builder = self._builder(plan, started)
             path = claim_directory(self._output, str(self.config.name), started / 1e9)
-            sinks = SinkGroup(JsonlSink(), others, progress.warn)
-            interrupt.announce = progress.signal
-            try:
-                with interrupt.listening():
-                    self._begin(path, plan, sinks, summary)
-                    status, reason = self._run_all(task, plan, sinks, summary, progress, interrupt)
-                    return ExperimentResult(path, self._finish(path, sinks, summary, status, reason))
-            except BaseException as error:
-                self._give_up(path, sinks, summary, error)
-                if isinstance(error, SinkError) and summary.total:
-                    raise SinkError(f"{error}; the {summary.total} runs finished before are safe in {path}") from error
-                raise
+            execution = Execution(
+                name=str(self.config.name),
+                path=path,
+                plan=plan,
+                task=task,
+                executor=executor,
+                limits=limits_for(self.config.runner, len(plan)),
+                stall_seconds=self.config.runner.stall_seconds,
+                sinks=SinkGroup(JsonlSink(), others, progress.warn),
+                summary=builder,
+                progress=progress,
+                interrupt=interrupt,
+                may_suggest=self._executor is None and self._waits_for_the_agent,
+            )
+            told = self._told_config()
+            summary = execution.run(told, to_yaml(told))
+            again = path / CONFIG if self._entries is None and self._callable is None else None
+            return ExperimentResult(path, summary, left_running=execution.left_running, again=again)
 
-    def _run_all(
-        self,
-        task: Task,
-        plan: Plan,
-        sinks: SinkGroup,
-        summary: SummaryBuilder,
-        progress: Progress,
-        interrupt: Interrupt,
-    ) -> tuple[ExperimentStatus, str | None]:
-        """Start, settle and write every run; the only place that writes results."""
-        schedule = Schedule(plan, lambda: interrupt.requested)
-        progress.start(len(plan))
-        try:
-            with (
-                captured_output(progress.aside, progress.stand_aside),
-                closing(_closable(self._executor.run(task, schedule))) as batches,
-            ):
-                interrupt.release()
-                for attempts in batches:
-                    interrupt.hold()
-                    traces = [trace for attempt in attempts if (trace := schedule.settle(attempt))]
-                    sinks.write(traces)
-                    for trace in traces:
-                        progress.update(trace, summary.add(trace))
-                        if trace.error is not None:
-                            _heed(trace.error, interrupt)
-                    sinks.share(traces)
-                    interrupt.release()
-        except Abandoned:
-            pass  # the second Ctrl-C; what is done is written
-        finally:
-            interrupt.hold()
-            progress.stop()
-        left = len(plan) - summary.total
-        if left and interrupt.requested:
-            if interrupt.signal is None:
-                progress.warn(f"Cancelled; {_count(left, 'run')} of {len(plan)} not run.")
-                return "interrupted", "cancelled"
-            return "interrupted", signal.Signals(interrupt.signal).name
-        if left:
-            return "stopped", f"the executor {type_name(self._executor)} gave back {summary.total} of {len(plan)} runs"
-        return "completed", None
+    @property
+    def _waits_for_the_agent(self) -> bool:
+        """Whether one run at a time, and nothing else, is what takes the time."""
+        runner = self.config.runner
+        return runner.parallel == 1 and not runner.start_rate and not runner.run_delay_seconds
 
-    def _begin(self, path: Path, plan: Plan, sinks: SinkGroup, summary: SummaryBuilder) -> None:
+    def _told_config(self) -> dict[str, Any]:
         told = snapshot(self._loaded, self.config)
         if self._entries is not None:
             told["inputs"]["file"] = None  # the inputs were Python's
-        write_document(path / CONFIG, to_yaml(told))
-        write_document(path / SUMMARY, to_json(summary.build("running", completed_at=None)))
-        sinks.open(SinkContext(name=str(self.config.name), path=path, planned=len(plan), config=told))
+        return told
 
-    def _finish(
-        self, path: Path, sinks: SinkGroup, summary: SummaryBuilder, status: ExperimentStatus, reason: str | None
-    ) -> Summary:
-        final = summary.build(status, completed_at=timestamp(time.time_ns()), stop_reason=reason)
-        try:
-            write_document(path / SUMMARY, to_json(final))
-        finally:
-            sinks.close(final)
-        return final
-
-    def _give_up(self, path: Path, sinks: SinkGroup, summary: SummaryBuilder, error: BaseException) -> None:
-        """Leave nothing behind when nothing has run and the user can mend it, else all that is done."""
-        if isinstance(error, UsageError | SinkError | KeyboardInterrupt) and not summary.total:
-            with suppress(SinkError):
-                sinks.close(summary.build("failed", completed_at=None))
-            shutil.rmtree(path, ignore_errors=True)
-            return
-        reason = str(error) if isinstance(error, SinkError) else f"{type_name(error)}: {message(error)}"
-        with suppress(SinkError):  # what went wrong first is what is raised
-            self._finish(path, sinks, summary, "failed", reason)
+    def _chosen_executor(self) -> Executor:
+        runner = self.config.runner
+        where = str(self._loaded.path or "configuration")
+        if self._executor is None:
+            return executor_for(runner, is_async=self._task[1].is_async, where=where)
+        if runner.parallel > 1:
+            told = f"the executor given decides how many run at a time, got {runner.parallel}"
+            raise ConfigError([Problem(where, told, "runner.parallel")])
+        if isinstance(self._executor, InlineExecutor):
+            executor_for(attrs.evolve(runner, executor="inline"), is_async=self._task[1].is_async, where=where)
+        return self._executor
 
     def _builder(self, plan: Plan, started: int) -> SummaryBuilder:
         environment = {
@@ -307,8 +282,8 @@ class Experiment:
         return self._root / self.config.output.directory
 
     @cached_property
-    def _task(self) -> tuple[Task, Binding]:
-        """What each run does, and how its arguments are bound; loading the target proves both."""
+    def _task(self) -> tuple[Task, Target, Binding]:
+        """What each run does, what it calls, and how arguments are bound; loading the target proves all."""
         runner = self.config.runner
         target = runner.target if self._callable is None else self._callable
         if target is None:
@@ -320,18 +295,21 @@ class Experiment:
             input_template=runner.input_template,
             output_path=runner.output_path,
             import_places=self._import_places,
+            timeout_seconds=timeout_for(runner),
+            retry_on=runner.retry_on,
+            capture_output=self._capture_output,
         )
         with self._surroundings():
             loaded = task.load()
         task.prepared.append(loaded)
-        return task, loaded[1]
+        return task, loaded[0], loaded[1]
 
     @cached_property
     def _inputs(self) -> Inputs:
         chosen = self.config.inputs
         if self._entries is None and chosen.file is None:
             raise self._missing("inputs.file", "a file of inputs, which this one's did not come from", "--inputs")
-        _, binding = self._task
+        *_, binding = self._task
         return inputs_from(
             self._root / str(chosen.file) if self._entries is None else self._entries,
             names=chosen.map,
@@ -362,14 +340,6 @@ class Experiment:
         return ConfigError([Problem(where, f"expected {expected}, got nothing; or name it with {option}", key)])
 
 
-def _heed(error: RunError, interrupt: Interrupt) -> None:
-    """Take from a run's error what it says about the experiment."""
-    if error.type == "bdb.BdbQuit":  # who quits the debugger has seen enough
-        interrupt.request()
-    elif error.type == "KeyboardInterrupt":  # it may have been Ctrl-C, come to a handler of the agent's
-        interrupt.retake()
-
-
 def _checked_sinks(sinks: Sequence[TraceSink]) -> tuple[TraceSink, ...]:
     for sink in sinks:
         if not isinstance(sink, TraceSink):
@@ -377,22 +347,11 @@ def _checked_sinks(sinks: Sequence[TraceSink]) -> tuple[TraceSink, ...]:
     return tuple(sinks)
 
 
-def _checked_executor(executor: Executor | None) -> Executor:
-    if executor is None:
-        return InlineExecutor()
+def _checked_executor(executor: Executor) -> Executor:
     if isinstance(executor, type) or not callable(getattr(executor, "run", None)):
-        raise TypeError(f"executor: expected an object with run(task, schedule), got {executor!r}")
+        raise TypeError(f"executor: expected a name, or an object with run(task, schedule), got {executor!r}")
     return executor
-
-
-def _count(number: int, noun: str) -> str:
-    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
 def _here(path: str | os.PathLike[str] | None) -> str | None:
     return None if path is None else str(Path.cwd() / path)
-
-
-def _closable(batches: Iterable[Sequence[Attempt]]) -> Generator[Sequence[Attempt], None, None]:
-    """The executor's batches as a generator, whose `close` reaches the executor's own."""
-    yield from batches

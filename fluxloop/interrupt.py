@@ -2,41 +2,67 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
-from typing import Any
+from typing import Any, Literal
 
 # SIGHUP: the terminal was closed, or the connection to it was lost.
 _STOPPING = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
 
+HEED_SECONDS = 0.5
+"""How long the loop, or the agent that has its thread, may take to heed a signal."""
+
 
 class Abandoned(BaseException):
-    """Raised in the main thread by the second signal, to leave a run that does not end."""
+    """Raised in the main thread to leave a run, or an end, that takes too long."""
 
 
 class Interrupt:
     """Whether to stop, asked by a signal or by a caller.
 
-    The first signal lets the runs in flight finish. The second leaves them at once, by raising
-    `Abandoned`, but only between `release` and `hold`: whoever writes is not torn away.
+    The first signal asks to start nothing more, the second to leave what is in flight: a loop
+    that looks in time heeds both. One that does not, because an agent has its thread, is made to
+    by `insist`, which raises `Abandoned` there, but only between `release` and `hold`: whoever
+    writes is not torn away. An agent that swallows even that, or a sink that hangs, is ended with
+    the process, by one more signal.
     """
 
     def __init__(self) -> None:
-        self.announce: Callable[[str], None] = lambda line: None
-        """Told in one line what a signal does; called from the signal handler."""
+        self.announce: Callable[[str], None] = lambda hint: None
+        """Told that the first signal has come, and what the next will do; called from the signal handler."""
+        self.last_words: Callable[[bool], None] = lambda held: None
+        """Called before the process is ended; told whether the loop hangs between `hold` and `release`."""
         self.signal: int | None = None
         """The signal that asked, or None."""
-        self.requested = False
+        self.urgency: Literal[0, 1, 2] = 0
+        """0: nobody has asked; 1: start nothing more; 2: leave what is in flight."""
         self._held = True
         self._postponed = False
+        self._insisting = False
+        self._raised: float | None = None
+        self._urged = 0.0
+        """When the last thing was done that should have ended it: the second signal, or `Abandoned`."""
         self._taken: tuple[signal.Signals, ...] = ()
+        self._process = os.getpid()
+
+    @property
+    def requested(self) -> bool:
+        """True once anybody has asked."""
+        return self.urgency > 0
+
+    @property
+    def abandoned(self) -> bool:
+        """True once `Abandoned` has been raised, whatever became of it."""
+        return self._raised is not None
 
     def request(self, number: int | None = None) -> None:
         """Ask the experiment to start nothing more."""
-        self.requested = True
+        self.urgency = self.urgency or 1
         self.signal = self.signal or number
 
     @contextmanager
@@ -60,7 +86,7 @@ class Interrupt:
                 signal.signal(number, signal.SIG_DFL if handler is None else handler)
 
     def hold(self) -> None:
-        """Let a second signal wait."""
+        """Let `insist` wait."""
         self._held = True
 
     def retake(self) -> None:
@@ -69,18 +95,39 @@ class Interrupt:
             signal.signal(number, self._receive)
 
     def release(self) -> None:
-        """Let a second signal through, at once if one has come already."""
+        """Let `insist` through, at once if it has been called already."""
         self._held = False
         if self._postponed:
             self._postponed = False
-            raise Abandoned
+            self._abandon()
+
+    def insist(self) -> None:
+        """Raise `Abandoned` in the main thread, also out of a call that waits; from any other thread."""
+        if self._taken and self._raised is None and hasattr(signal, "pthread_kill"):
+            self._insisting = True
+            signal.pthread_kill(threading.main_thread().ident or 0, self._taken[0])
 
     def _receive(self, number: int, frame: FrameType | None) -> None:
-        if not self.requested:
+        if os.getpid() != self._process:
+            # A process an agent has forked is ended by what would end any other.
+            signal.signal(number, signal.SIG_DFL)
+            os.kill(os.getpid(), number)
+        elif self._insisting:
+            self._insisting = False
+            if self._held:
+                self._postponed = True
+            else:
+                self._abandon()
+        elif self.urgency == 0:
             self.request(number)
-            hint = " Press Ctrl-C again to stop at once." if number == signal.SIGINT else ""
-            self.announce(f"Stopping after the run in flight.{hint}")
-        elif self._held:
-            self._postponed = True
-        else:
-            raise Abandoned
+            self.announce(" Press Ctrl-C again to stop at once." if number == signal.SIGINT else "")
+        elif self.urgency == 1 and self._raised is None:
+            self.urgency = 2
+            self._urged = time.monotonic()
+        elif time.monotonic() - self._urged > 2 * HEED_SECONDS:
+            self.last_words(self._held)
+            os._exit(128 + number)
+
+    def _abandon(self) -> None:
+        self._raised = self._urged = time.monotonic()
+        raise Abandoned

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import importlib
 import io
+import math
 import os
 import sys
+import threading
 import time
 import warnings
 from collections.abc import Iterator
@@ -13,13 +15,22 @@ from contextlib import contextmanager, suppress
 from typing import Any, TextIO
 
 from fluxloop.records import Trace
+from fluxloop.schedule import Schedule
 from fluxloop.summary import ErrorGroup
 
 LOG_SECONDS = 5.0
 """The least time between two lines where there is no terminal."""
 REDRAW_SECONDS = 0.1
+LOG_IDLE_SECONDS = 30.0
+REDRAW_IDLE_SECONDS = 1.0
+"""After how long something is shown although nothing has finished."""
 MAX_ANNOUNCED = 5
 """Kinds of failure told while the experiment runs."""
+
+
+def counted(number: int, noun: str) -> str:
+    """Return `1 run` or `2 runs`."""
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
 def clock(seconds: float) -> str:
@@ -89,8 +100,11 @@ class Screen:
 class Progress:
     """Show nothing but what the user must know; the base of what shows more."""
 
+    has_bar = False
+
     def __init__(self, stream: TextIO | None) -> None:
         self._screen = Screen(stream)
+        self._lock = threading.RLock()
 
     def info(self, line: str) -> None:
         """Tell something about the whole experiment."""
@@ -100,8 +114,9 @@ class Progress:
         self._line(f"[WARN] {one_line(line, 1000)}")
 
     def _line(self, line: str) -> None:
-        self._screen.write(line + "\n")
-        self._screen.flush()
+        with self._lock:  # a stall is told from a thread of its own
+            self._screen.write(line + "\n")
+            self._screen.flush()
 
     def signal(self, line: str) -> None:
         """Tell what a signal does, from inside its handler."""
@@ -114,6 +129,9 @@ class Progress:
 
     def update(self, trace: Trace, first: ErrorGroup | None) -> None:
         """Count a finished run; `first` is given with the first failure of its kind."""
+
+    def tick(self, schedule: Schedule) -> None:
+        """Show that time passes, and what is waited for."""
 
     def stop(self) -> None:
         """Take the bar away."""
@@ -138,8 +156,10 @@ class LogProgress(Progress):
 
     def __init__(self, stream: TextIO | None) -> None:
         super().__init__(stream)
-        self._total = self._done = self._failed = self._announced = 0
-        self._began = self._last = 0.0
+        self._total = self._done = self._failed = self._infrastructure = self._announced = 0
+        self._began = self._last = self._noted = 0.0
+        self._note = ""
+        self._ended = False
 
     def info(self, line: str) -> None:
         """Write an `[INFO]` line."""
@@ -153,13 +173,30 @@ class LogProgress(Progress):
     def update(self, trace: Trace, first: ErrorGroup | None) -> None:
         """Count, and write a line when it is time for one."""
         self._done += 1
-        self._failed += not trace.passed
+        if trace.error is not None and trace.error.kind == "infrastructure":
+            self._infrastructure += 1
+        elif not trace.passed:
+            self._failed += 1
         if first is not None:
             self._announce(first)
         now = time.monotonic()
         if now - self._last >= self._pause():
             self._last = now
             self._show(now)
+
+    def tick(self, schedule: Schedule) -> None:
+        """Write a line when there has been none for long."""
+        now = time.monotonic()
+        if now - self._noted < REDRAW_IDLE_SECONDS / 2:
+            return
+        self._noted = now
+        self._note = _waited_for(schedule)
+        if now - self._last >= self._idle():
+            self._last = now
+            self._show(now)
+
+    def _idle(self) -> float:
+        return LOG_IDLE_SECONDS
 
     def _announce(self, group: ErrorGroup) -> None:
         self._announced += 1
@@ -178,17 +215,35 @@ class LogProgress(Progress):
     def _state(self, now: float) -> str:
         share = 100 * self._done / self._total if self._total else 100
         failed = f" - {self._failed} failed" if self._failed else ""
-        return f"{self._done}/{self._total} ({share:.0f}%){failed}{self._time(now - self._began)}"
+        if self._infrastructure:
+            failed += f" - {self._infrastructure} infrastructure"
+        return f"{self._done}/{self._total} ({share:.0f}%){failed}{self._note or self._time(now - self._began)}"
 
     def _time(self, elapsed: float) -> str:
+        if self._ended:
+            return f" - {clock(elapsed)}"
         if not self._done:
             return ""
         left = self._total - self._done
         return f" - ETA: {clock(elapsed / self._done * left)}" if left else f" - {clock(elapsed)}"
 
 
+def _waited_for(schedule: Schedule) -> str:
+    """What keeps the experiment from going on, if anything does."""
+    if schedule.stopping:
+        left = "" if schedule.grace_left == math.inf else f", {clock(schedule.grace_left)} left"
+        return f" - stopping, {len(schedule.in_flight)} in flight{left}"
+    if (pause := schedule.paused_for) > 1:
+        return f" - paused for {clock(pause)}, as a service asked"
+    if 1 < schedule.due_in < math.inf and not schedule.in_flight:
+        return f" - next start in {clock(schedule.due_in)}"
+    return ""
+
+
 class BarProgress(LogProgress):
     """A bar that stays on its line, for a terminal or a notebook."""
+
+    has_bar = True
 
     def __init__(self, stream: TextIO | None, *, notebook: bool = False) -> None:
         super().__init__(stream)
@@ -197,7 +252,7 @@ class BarProgress(LogProgress):
         self._debugging = False
 
     def _line(self, line: str) -> None:
-        with self.aside():
+        with self._lock, self.aside():
             super()._line(line)
 
     def start(self, total: int) -> None:
@@ -215,10 +270,14 @@ class BarProgress(LogProgress):
     def _pause(self) -> float:
         return REDRAW_SECONDS
 
+    def _idle(self) -> float:
+        return REDRAW_IDLE_SECONDS
+
     def _show(self, now: float) -> None:
-        bar = self._bar
-        bar.n = self._done
-        bar.refresh()
+        with self._lock:
+            bar = self._bar
+            bar.n = self._done
+            bar.refresh()
 
     def state(self) -> str:
         """Return what stands right of the bar."""
@@ -226,6 +285,7 @@ class BarProgress(LogProgress):
 
     def stop(self) -> None:
         """Draw the bar a last time and leave it."""
+        self._note, self._ended = "", True
         if self._bar is not None:
             bar, self._bar = self._bar, None
             bar.disable = False
@@ -243,15 +303,16 @@ class BarProgress(LogProgress):
     @contextmanager
     def aside(self) -> Iterator[None]:
         """Clear the bar, and draw it again below what was written."""
-        bar = self._bar
-        if bar is None or bar.disable:
-            yield
-            return
-        bar.clear()
-        try:
-            yield
-        finally:
-            bar.refresh()
+        with self._lock:  # agents print from many threads
+            bar = self._bar
+            if bar is None or bar.disable:
+                yield
+                return
+            bar.clear()
+            try:
+                yield
+            finally:
+                bar.refresh()
 
 
 def _bar_class(notebook: bool) -> Any:

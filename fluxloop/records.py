@@ -134,6 +134,14 @@ class Attempt:
     observations: tuple[Observation, ...]
     stdout: str | None
     stderr: str | None
+    retry: bool = False
+    """True when another attempt may help, as `runner.retry_on` says; the schedule decides."""
+    retry_after: float | None = None
+    """For how many seconds the service asked to be left alone."""
+    is_overload: bool = False
+    """True when the service answered 429, which asks everyone to wait."""
+    left_running: bool = False
+    """True when it was given up and nothing could end it."""
 
 
 @define(slots=False)

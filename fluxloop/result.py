@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import html
 import os
+import shlex
 import signal
 from collections.abc import Callable, Iterator
 from itertools import islice
@@ -35,9 +36,12 @@ class ExperimentResult:
         >>> [trace.error.message for trace in result.failures]  # doctest: +SKIP
     """
 
-    def __init__(self, path: Path, summary: Summary) -> None:
+    def __init__(self, path: Path, summary: Summary, *, left_running: int = 0, again: Path | None = None) -> None:
         self.path = path
         self.summary = summary
+        self.left_running = left_running
+        """Attempts that nothing could end: they may go on in this process."""
+        self._again = again
 
     def __iter__(self) -> Iterator[Trace]:
         """Read the traces one by one, in the order they finished."""
@@ -99,6 +103,10 @@ class ExperimentResult:
         summary = self.summary
         status = "" if summary.status == "completed" else f" ({summary.status})"
         told = f"{summary.experiment_name}{status}: {summary.passed} of {summary.total_traces} runs passed"
+        if summary.infrastructure:
+            told += f", {summary.infrastructure} failed by infrastructure"
+        if summary.not_run:
+            told += f", {summary.not_run} not run"
         rate = summary.pass_rate
         if rate is None:
             return told
@@ -117,7 +125,15 @@ class ExperimentResult:
         """Return the result as rows of label and text, for people."""
         from fluxloop.reports.rows import summary_rows
 
-        return [*summary_rows(self.summary), ("results", _relative(self.path))]
+        rows = [*summary_rows(self.summary), ("results", _relative(self.path))]
+        return [*rows, ("remaining", self.remaining())] if self.summary.not_run else rows
+
+    def remaining(self) -> str:
+        """Return how many runs have not been run, and how to go on."""
+        told = f"{self.summary.not_run} of {self.summary.planned} runs were not run"
+        if self._again is None:
+            return f"{told}; run the experiment again for all of them"
+        return f"{told}; to run all again: fluxloop run experiment --config {shlex.quote(_relative(self._again))}"
 
 
 def load(path: str | os.PathLike[str]) -> ExperimentResult:

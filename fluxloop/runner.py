@@ -2,35 +2,37 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextvars
 import inspect
-import os
-import time
-import traceback
+import math
 import warnings
 from collections.abc import AsyncIterator, Awaitable, Iterator
-from contextlib import ExitStack
+from concurrent.futures import CancelledError
+from contextlib import AsyncExitStack, ExitStack, contextmanager, suppress
 from pathlib import Path
 from types import GeneratorType, TracebackType
 from typing import Any
 
 from attrs import field, fields, frozen
 
+from fluxloop.attempt import OpenAttempt
 from fluxloop.calling.binding import Binding, bind
 from fluxloop.calling.frameworks import conventions
 from fluxloop.calling.loop import LoopThread
 from fluxloop.calling.surroundings import importable
 from fluxloop.calling.target import Target, user_failure
 from fluxloop.calling.template import pick
-from fluxloop.clock import milliseconds, timestamp
+from fluxloop.deadlines import Deadlines
 from fluxloop.exceptions import TargetError
+from fluxloop.failures import TRANSIENT
 from fluxloop.interrupt import Abandoned
-from fluxloop.records import Attempt, PlannedRun, RunError
-from fluxloop.tracing.capture import capture, message, type_name
-from fluxloop.tracing.context import Run, current
+from fluxloop.records import Attempt, PlannedRun
+from fluxloop.stacks import task_stack, thread_stack
 from fluxloop.tracing.streams import StreamedOutput
 
-_PACKAGE = str(Path(__file__).parent) + os.sep
+LINGER = 5.0
+"""Seconds in which a cancelled attempt may still tidy up before it is left to itself."""
 
 
 Loaded = tuple[Target, Binding, "str | None"]
@@ -49,6 +51,12 @@ class Task:
     output_path: str | None
     import_places: tuple[Path, ...]
     """Folders put first on the import path."""
+    timeout_seconds: float | None = None
+    """What an attempt may take. The runner keeps it for async agents; for sync ones the executor must."""
+    retry_on: tuple[str, ...] = (TRANSIENT,)
+    """Errors after which another attempt may help: names of exceptions, and `transient`."""
+    capture_output: bool = True
+    """Whether what a run prints is kept with it, where an experiment listens."""
     prepared: list[Loaded] = field(factory=list, eq=False, repr=False)
     """What `load` has given in this process already, for its first runner; it stays here."""
 
@@ -78,17 +86,26 @@ class Task:
 
     def open(self) -> Runner:
         """Build the runner, once for each worker."""
-        return Runner(self, self.prepared.pop() if self.prepared else self.load())
+        try:
+            return Runner(self, self.prepared.pop())
+        except IndexError:
+            return Runner(self, self.load())
+
+    def attempt(self, planned: PlannedRun, number: int) -> OpenAttempt:
+        """Open an attempt, for an executor that watches it while it runs."""
+        return OpenAttempt(planned, number, self.retry_on, self.capture_output)
 
 
 class Runner:
-    """Run attempts at a task, one at a time; a context manager, for what the target opens."""
+    """Run attempts at a task; a context manager, sync or async, for what the target opens."""
 
     def __init__(self, task: Task, loaded: Loaded) -> None:
         self._task = task
         self._use(loaded)
         self._loop = LoopThread()
+        self._deadlines = Deadlines(task.timeout_seconds) if task.timeout_seconds else None
         self._stack = ExitStack()
+        self._async_stack = AsyncExitStack()
 
     def _use(self, loaded: Loaded) -> None:
         self._target, self._binding, self._output_path = loaded
@@ -101,55 +118,108 @@ class Runner:
         self._stack.callback(self._loop.close)
         try:
             self._stack.enter_context(importable(self._task.import_places))
-            self._enter_owner()
+            owner = self._target.owner
+            with self._entering():
+                if hasattr(type(owner), "__aenter__"):
+                    entered, leave = self._loop.enter(owner)
+                    self._stack.callback(leave)
+                    self._rebind(entered)
+                elif hasattr(type(owner), "__enter__"):
+                    self._rebind(self._stack.enter_context(owner))
         except BaseException:
             self._stack.close()
             raise
         return self
 
-    def _enter_owner(self) -> None:
-        owner = self._target.owner
+    async def __aenter__(self) -> Runner:
+        """Enter the target on the running loop, which is then the one for `run_async`."""
         try:
-            if hasattr(type(owner), "__aenter__"):
-                entered, leave = self._loop.enter(owner)
-                self._stack.callback(leave)
-            elif hasattr(type(owner), "__enter__"):
-                entered = self._stack.enter_context(owner)
-            else:
-                return
-        except (Abandoned, KeyboardInterrupt):
+            self._async_stack.enter_context(importable(self._task.import_places))
+            owner = self._target.owner
+            with self._entering():
+                if hasattr(type(owner), "__aenter__"):
+                    self._rebind(await self._async_stack.enter_async_context(owner))
+                elif hasattr(type(owner), "__enter__"):
+                    self._rebind(self._async_stack.enter_context(owner))
+        except BaseException:
+            await self._async_stack.aclose()
+            raise
+        return self
+
+    @contextmanager
+    def _entering(self) -> Iterator[None]:
+        try:
+            yield
+        except (Abandoned, KeyboardInterrupt, TargetError):
             raise
         except BaseException as error:  # it may also call sys.exit
             told = user_failure(f"runner.target: {self._target.reference}: entering it failed", error)
             raise TargetError(told) from error
-        # Bound again, because what is called may be there only now.
+
+    def _rebind(self, entered: Any) -> None:
+        """Bind again, because what is called may be there only now."""
         self._use(self._task.bound(self._target.entered(entered)))
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        try:
+        with _leaving():
             self._stack.close()
-        except (Abandoned, KeyboardInterrupt):
-            raise
-        except BaseException as failed:
-            # The runs are done and recorded; what the target leaves open is not theirs to lose.
-            warnings.warn(user_failure("leaving the target failed", failed), RuntimeWarning, stacklevel=2)
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        with _leaving():
+            await self._async_stack.aclose()
 
     def run(self, planned: PlannedRun, number: int = 1) -> Attempt:
         """Run one attempt to its end; whatever the agent raises is in what returns."""
-        if self.is_async:
-            return self._loop.run(self.run_async(planned, number))
-        # A context of its own, so that what the agent sets in it does not reach the next run.
-        return contextvars.copy_context().run(self._run_sync, planned, number)
+        return self.run_opened(self._task.attempt(planned, number))
 
-    def _run_sync(self, planned: PlannedRun, number: int) -> Attempt:
-        opened = _Opened(planned, number)
+    async def run_async(self, planned: PlannedRun, number: int = 1) -> Attempt:
+        """Run one attempt at an async target, on the loop of the caller; it ends when its time is over."""
+        return await self.run_opened_async(self._task.attempt(planned, number))
+
+    def run_opened(self, opened: OpenAttempt) -> Attempt:
+        """Run an attempt that somebody watches, as `run` does."""
+        if not self.is_async:
+            # A context of its own, so that what the agent sets in it does not reach the next run.
+            return contextvars.copy_context().run(self._run_sync, opened)
+        limit = self._task.timeout_seconds
+        opened.patience = math.inf
         try:
-            args, kwargs = self._binding.arguments(planned.case, opened.run)
+            return self._loop.run(self.run_opened_async(opened), limit and limit + LINGER)
+        except TimeoutError:  # it swallows its cancellation, or blocks the loop
+            return self._give_up(opened, limit or 0.0)
+        except CancelledError:  # by a task left behind, before it began
+            return opened.failed(asyncio.CancelledError())
+
+    def _give_up(self, opened: OpenAttempt, limit: float) -> Attempt:
+        """Return the record of an attempt that could not be cancelled."""
+        if self._loop.answers():
+            where = None if opened.task is None else task_stack(opened.task)
+            return opened.abandon(limit, where, "; it goes on in spite of its cancellation")
+        who = "it" if asyncio.current_task(self._loop.loop) is opened.task else "an agent's task"
+        where = thread_stack(self._loop.ident)
+        attempt = opened.abandon(limit, where, f"; {who} blocks the event loop, where only `await` may wait")
+        self._start_anew()
+        return attempt
+
+    def _start_anew(self) -> None:
+        """Leave a blocked loop behind: the attempts to come need one, and the target entered on it."""
+        with _leaving():
+            self._stack.close()
+        self._loop, self._stack = LoopThread(), ExitStack()
+        self._deadlines = Deadlines(self._task.timeout_seconds) if self._task.timeout_seconds else None
+        self._use(self._task.load())
+        self.__enter__()
+
+    def _run_sync(self, opened: OpenAttempt) -> Attempt:
+        try:
+            args, kwargs = self._binding.arguments(opened.planned.case, opened.begin())
             output = self._function(*args, **kwargs)
             if not _is_finished(type(output)):
-                output = self._finish(output)
+                output = self._finish(opened, output)
             opened.end()
             return opened.succeeded(self._answer(output))
         except Abandoned:
@@ -157,28 +227,67 @@ class Runner:
         except BaseException as error:
             return opened.failed(error)
 
-    async def run_async(self, planned: PlannedRun, number: int = 1) -> Attempt:
-        """Run one attempt at an async target, on the loop of the caller."""
-        opened = _Opened(planned, number)
+    async def run_opened_async(self, opened: OpenAttempt) -> Attempt:
+        """Run an attempt that somebody watches, as `run_async` does."""
+        limit = self._task.timeout_seconds
+        opened.task = running = asyncio.current_task()
+        assert running is not None
+        deadlines = self._deadlines
         try:
-            args, kwargs = self._binding.arguments(planned.case, opened.run)
+            args, kwargs = self._binding.arguments(opened.planned.case, opened.begin())
+            if deadlines is not None:
+                opened.patience = max(opened.patience, LINGER)
+                deadlines.begin(opened)
             output = self._function(*args, **kwargs)
             if not _is_finished(type(output)):
                 output = await _finish_async(output)
             opened.end()
+            if opened.expired:
+                return opened.timed_out(limit or 0.0, opened.expired)
             return opened.succeeded(self._answer(output))
         except Abandoned:
             raise
         except BaseException as error:
-            return opened.failed(error)
+            return opened.timed_out(limit or 0.0, opened.expired) if opened.expired else opened.failed(error)
+        finally:
+            if deadlines is not None:
+                deadlines.end(opened)
+            if running.cancelling() and _is_current(running):
+                # A cancellation the agent has not met yet would take the record with it.
+                with suppress(asyncio.CancelledError):
+                    await asyncio.sleep(0)
 
-    def _finish(self, output: Any) -> Any:
+    def _finish(self, opened: OpenAttempt, output: Any) -> Any:
         if _is_awaitable(output) or issubclass(type(output), AsyncIterator):
-            return self._loop.run(_finish_async(output))
+
+            async def finish() -> Any:
+                opened.task = asyncio.current_task()
+                return await _finish_async(output)
+
+            return self._loop.run(finish())
         return _drain(output) if _is_stream(output) else output
 
     def _answer(self, output: Any) -> Any:
         return output if self._output_path is None else pick(output, self._output_path)
+
+
+@contextmanager
+def _leaving() -> Iterator[None]:
+    try:
+        yield
+    except (Abandoned, KeyboardInterrupt):
+        raise
+    except BaseException as failed:
+        # The runs are done and recorded; what the target leaves open is not theirs to lose.
+        warnings.warn(user_failure("leaving the target failed", failed), RuntimeWarning, stacklevel=4)
+
+
+def _is_current(task: asyncio.Task[Any]) -> bool:
+    """Not so when the coroutine of a task left behind is thrown away."""
+    try:
+        return asyncio.current_task() is task
+    except RuntimeError:
+        return False
 
 
 def _is_finished(kind: type) -> bool:
@@ -189,6 +298,8 @@ def _is_finished(kind: type) -> bool:
 async def _finish_async(output: Any) -> Any:
     if _is_awaitable(output):
         output = await output
+        if _is_finished(type(output)):
+            return output
     if issubclass(type(output), AsyncIterator):
         streamed = StreamedOutput()
         async for item in output:
@@ -215,75 +326,3 @@ def _drain(items: Iterator[Any]) -> Any:
             streamed.add(next(items))
         except StopIteration as stop:
             return streamed.value(stop.value)
-
-
-class _Opened:
-    """An attempt under way."""
-
-    __slots__ = ("_end", "_input", "_number", "_planned", "_process", "_start", "run")
-
-    def __init__(self, planned: PlannedRun, number: int) -> None:
-        self._planned = planned
-        self._number = number
-        self._process = os.getpid()
-        self._end: int | None = None
-        wall = time.time_ns()
-        self._start = time.perf_counter_ns()
-        self.run = Run(planned, number, wall - self._start)
-        # At the start, because an agent may change what it is given.
-        self._input = capture(planned.case.input)
-        current.set((self.run, None))
-
-    def end(self) -> None:
-        self._end = time.perf_counter_ns()
-        if os.getpid() != self._process:
-            os._exit(0)
-
-    def succeeded(self, output: Any) -> Attempt:
-        return self._attempt("ok", capture(output), None)
-
-    def failed(self, error: BaseException) -> Attempt:
-        if self._end is None:
-            self._end = time.perf_counter_ns()
-        if os.getpid() != self._process:
-            # A process the agent has forked ends here: it must not go on with the parent's experiment.
-            os._exit(error.code if isinstance(error, SystemExit) and isinstance(error.code, int) else 1)
-        told = RunError("agent", type_name(error), message(error), _traceback(error))
-        return self._attempt("error", None, told)
-
-    def _attempt(self, status: Any, output: Any, error: RunError | None) -> Attempt:
-        run = self.run
-        run.closed = True
-        end = self._end or self._start
-        return Attempt(
-            self._planned,
-            self._number,
-            status,
-            self._input,
-            output,
-            error,
-            timestamp(self._start + run.offset),
-            timestamp(end + run.offset),
-            milliseconds(end - self._start),
-            tuple(run.observations),
-            capture("".join(run.stdout)) if run.stdout else None,
-            capture("".join(run.stderr)) if run.stderr else None,
-        )
-
-
-def _traceback(error: BaseException) -> str | None:
-    """The traceback as Python prints it, without fluxloop's own frames."""
-    try:
-        told = traceback.TracebackException.from_exception(error)
-        _trim(told)
-        return str(capture("".join(told.format())))
-    except BaseException:  # an exception may be as hostile as any object
-        return None
-
-
-def _trim(told: traceback.TracebackException | None) -> None:
-    while told is not None:
-        told.stack[:] = [frame for frame in told.stack if not frame.filename.startswith(_PACKAGE)]
-        for member in getattr(told, "exceptions", None) or ():
-            _trim(member)
-        told = told.__cause__ or told.__context__

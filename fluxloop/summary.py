@@ -26,7 +26,10 @@ MAX_MESSAGE = 1000
 
 @frozen(kw_only=True, slots=False)
 class PassRate:
-    """The share of finished runs that passed, with its interval; runs of one input are not independent."""
+    """The share of judged runs that passed, with its interval; runs of one input are not independent.
+
+    Judged is every finished run but those that an outage ended, which say nothing of the agent.
+    """
 
     value: float
     low: float
@@ -50,7 +53,7 @@ class Durations:
 
 @define(kw_only=True, slots=False)
 class ErrorGroup:
-    """Failures of one type at one place."""
+    """Failures of one kind and type at one place."""
 
     type: str
     kind: str
@@ -78,6 +81,8 @@ class PersonaRow:
     persona: str
     runs: int = 0
     passed: int = 0
+    infrastructure: int = 0
+    """Runs ended by an outage; they do not count towards the rate."""
     pass_rate: float | None = None
 
 
@@ -92,6 +97,8 @@ class Summary:
     successful: int
     failed: int
     passed: int
+    infrastructure: int
+    """Failed runs that an outage ended: connections, timeouts and overload of services."""
     pass_rate: PassRate | None
     planned: int
     not_run: int
@@ -103,9 +110,11 @@ class Summary:
     errors_not_grouped: int
     """Failures beyond the first hundred groups."""
     failing_inputs: tuple[FailingInput, ...]
-    """The inputs with failed runs, the worst first; a hundred at most."""
+    """The first hundred inputs on which the agent failed, the worst of them first."""
     without_output: int
     """Successful runs whose output is null."""
+    retries: int
+    """Attempts beyond the first of each run."""
     personas: tuple[PersonaRow, ...]
     usage: Usage | None
     observation_count: int
@@ -138,9 +147,10 @@ class SummaryBuilder:
     usage: Usage | None = None
     by_status: dict[str, int] = Factory(lambda: {"ok": 0, "error": 0, "timeout": 0, "crashed": 0})
     by_kind: dict[str, int] = Factory(lambda: {"agent": 0, "infrastructure": 0, "timeout": 0})
-    errors: dict[tuple[str, str | None], ErrorGroup] = Factory(dict)
+    errors: dict[tuple[str, str, str | None], ErrorGroup] = Factory(dict)
     ungrouped: int = 0
     without_output: int = 0
+    retries: int = 0
     failing: dict[int, FailingInput] = Factory(dict)
     personas: dict[str, PersonaRow] = Factory(dict)
     durations: array[float] = Factory(lambda: array("d"))
@@ -157,16 +167,19 @@ class SummaryBuilder:
         self.by_status[trace.status] += 1
         self.durations.append(trace.duration_ms)
         self.duration_sum += trace.duration_ms
+        self.retries += trace.attempts - 1
         self.observations += trace.observation_count
         if trace.usage is not None:
             self.usage = trace.usage if self.usage is None else self.usage + trace.usage
-        self._count_cluster(trace)
+        judged = trace.error is None or trace.error.kind != "infrastructure"
+        if judged:
+            self._count_cluster(trace)
         if trace.output is None and trace.status == "ok":
             self.without_output += 1
-        if not trace.passed:
+        if judged and not trace.passed:
             self._count_failing(trace)
         if trace.persona is not None:
-            self._count_persona(trace.persona, trace.passed)
+            self._count_persona(trace.persona, trace.passed, judged)
         return None if trace.error is None else self._count_error(trace.error, trace)
 
     def _count_failing(self, trace: Trace) -> None:
@@ -191,7 +204,7 @@ class SummaryBuilder:
         self._runs[trace.input_index] += 1
         self._passes[trace.input_index] += trace.passed
 
-    def _count_persona(self, persona: str, passed: bool) -> None:
+    def _count_persona(self, persona: str, passed: bool, judged: bool) -> None:
         row = self.personas.get(persona)
         if row is None:
             if len(self.personas) >= MAX_PERSONAS:
@@ -199,11 +212,12 @@ class SummaryBuilder:
             row = self.personas[persona] = PersonaRow(persona=persona)
         row.runs += 1
         row.passed += passed
+        row.infrastructure += not judged
 
     def _count_error(self, error: RunError, trace: Trace) -> ErrorGroup | None:
         self.by_kind[error.kind] += 1
         where = place(error.traceback, error.message)
-        group = self.errors.get((error.type, where))
+        group = self.errors.get((error.kind, error.type, where))
         if group is not None:
             group.count += 1
             return None
@@ -220,13 +234,14 @@ class SummaryBuilder:
             trace_id=trace.trace_id,
             input_id=trace.input_id,
         )
-        self.errors[error.type, where] = group
+        self.errors[error.kind, error.type, where] = group
         return group
 
     def build(self, status: ExperimentStatus, *, completed_at: str | None, stop_reason: str | None = None) -> Summary:
         """Return the summary of what has been added so far."""
         for row in self.personas.values():
-            row.pass_rate = row.passed / row.runs
+            judged = row.runs - row.infrastructure
+            row.pass_rate = row.passed / judged if judged else None
         successful = self.by_status["ok"]
         return Summary(
             experiment_name=self.experiment_name,
@@ -236,6 +251,7 @@ class SummaryBuilder:
             successful=successful,
             failed=self.total - successful,
             passed=self.passed,
+            infrastructure=self.by_kind["infrastructure"],
             pass_rate=self._pass_rate(),
             planned=self.planned,
             not_run=self.planned - self.total,
@@ -247,6 +263,7 @@ class SummaryBuilder:
             errors_not_grouped=self.ungrouped,
             failing_inputs=tuple(sorted(self.failing.values(), key=lambda row: -row.failed)),
             without_output=self.without_output,
+            retries=self.retries,
             personas=tuple(self.personas.values()),
             usage=self.usage,
             observation_count=self.observations,
@@ -266,7 +283,7 @@ class SummaryBuilder:
         if interval is None:
             return None
         return PassRate(
-            value=self.passed / self.total,
+            value=self.passed / (self.total - self.by_kind["infrastructure"]),
             low=interval.low,
             high=interval.high,
             level=interval.level,

@@ -27,8 +27,9 @@ Examples:
   fluxloop run experiment --dry-run
 
 Exit codes: 0 the experiment completed, though runs may have failed (--fail-under
-sets a limit); 1 every run failed, a gate was missed, or results could not be
-written; 2 something to mend before the first run; 130 Ctrl-C; 143 SIGTERM.
+sets a limit); 1 every run failed, a gate was missed, the experiment stopped
+early, or results could not be written; 2 something to mend before the first run;
+129 the terminal was closed; 130 Ctrl-C; 143 SIGTERM.
 """
 )
 @click.option(
@@ -74,6 +75,29 @@ written; 2 something to mend before the first run; 130 Ctrl-C; 143 SIGTERM.
     metavar="SHARE",
     help="Exit with 1 when a smaller share of the runs passes. E.g. --fail-under 95%",
 )
+@click.option("--parallel", type=int, metavar="N", help="Runs in flight at a time. E.g. --parallel 8")
+@click.option(
+    "--executor", metavar="NAME", help="Where runs happen: auto, inline, asyncio or threads. E.g. --executor threads"
+)
+@click.option(
+    "--timeout",
+    "timeout_seconds",
+    type=float,
+    metavar="SECONDS",
+    help="What one attempt may take; 0 for any time. E.g. --timeout 60",
+)
+@click.option(
+    "--max-retries", type=int, metavar="N", help="Further attempts after an error that may pass. E.g. --max-retries 3"
+)
+@click.option(
+    "--max-failures", metavar="N|SHARE", help="Stop after so many failed runs, or such a share. E.g. --max-failures 10%"
+)
+@click.option("--max-time", metavar="TIME", help="Stop after this time. E.g. --max-time 30m")
+@click.option(
+    "--capture-output/--no-capture-output",
+    default=True,
+    help="Keep what a run prints with it, or leave it on the screen.",
+)
 @click.option("--dry-run", is_flag=True, help="Show what would be run, and write nothing.")
 @click.option("--quiet", is_flag=True, help="Print only the path of the results.")
 @click.option("--no-progress", is_flag=True, help="Show the result, but no progress.")
@@ -97,6 +121,7 @@ def experiment(
     """
     with _plain_errors():
         from fluxloop import Experiment
+        from fluxloop.background import end_soon
         from fluxloop.config import default_config
         from fluxloop.reports.rows import text_table
 
@@ -113,18 +138,22 @@ def experiment(
             return
         with redirect_stdout(sys.stderr) if quiet else nullcontext():
             result = chosen.run()
-        _tell(str(result.path) if quiet else text_table(result.table()))
-        if quiet and result.exit_code:
-            click.echo(result.headline(), err=True)
+    _tell(str(result.path) if quiet else text_table(result.table()))
+    if quiet and result.exit_code:
+        _tell(result.headline(), err=True)
+        if result.summary.not_run:
+            _tell(result.remaining(), err=True)
+    if result.left_running or result.summary.status == "interrupted":
+        end_soon(result.exit_code)
     ctx.exit(result.exit_code)
 
 
-def _tell(text: str) -> None:
-    """Print what came out; a reader that has gone, as `head`, changes nothing about it."""
+def _tell(text: str, *, err: bool = False) -> None:
+    """Print what came out; a reader that has gone, as `head` or the terminal, changes nothing about it."""
     try:
-        click.echo(text)
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        click.echo(text, err=err)
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), (sys.stderr if err else sys.stdout).fileno())
 
 
 def _pair(text: str) -> tuple[str, str]:

@@ -234,6 +234,7 @@ def test_dry_run(project: Path, invoke: Invoke) -> None:
         ["runs", "40"],
         ["target", "cli_agent:run"],
         ["binding", "input → input_text, style ← runner.args"],
+        ["executor", "inline, one at a time"],
     ]
     assert place.startswith(f"output      {project}/experiments/n_2")
     assert sorted(project.rglob("*")) == before
@@ -299,6 +300,183 @@ def test_some_failures_are_no_failure(project: Path, invoke: Invoke) -> None:
     assert summary(results(project, "two"))["successful"] == 0
 
 
+WAITING = """\
+import asyncio, threading, time
+from concurrent.futures import ThreadPoolExecutor
+
+import fluxloop
+
+together = threading.Barrier(2)
+asked = set()
+
+def pair(text):
+    together.wait(30)
+    return threading.current_thread() is threading.main_thread()
+
+async def hanging(text):
+    if text == "bye":
+        await asyncio.sleep(30)
+    return text
+
+def hanging_sync(text):
+    if text == "bye":
+        threading.Event().wait(30)
+    return text
+
+def holding(text):
+    ThreadPoolExecutor(1).submit(threading.Event().wait, 100).result()
+
+def overloaded(text):
+    if text not in asked:
+        asked.add(text)
+        raise ConnectionError("refused")
+    return fluxloop.current_run().attempt
+
+def refused(text):
+    raise ConnectionError(text)
+
+def failing(text):
+    raise ValueError(text)
+
+def slow(text):
+    time.sleep(0.02)
+    return text
+"""
+
+
+@pytest.fixture
+def waiting(project: Path) -> Path:
+    """The project with agents that wait, hang, or fail."""
+    write(project, {"cli_waiting.py": WAITING})
+    return project
+
+
+def test_parallel(waiting: Path, invoke: Invoke) -> None:
+    """`--parallel 2` has two runs in flight: each of these ends only beside another."""
+    assert invoke("--target", "cli_waiting:pair", "--parallel", "2").exit_code == 0
+    assert outputs(waiting) == [False] * 4
+    assert written_config(results(waiting))["runner"]["parallel"] == 2
+
+
+def test_executor(waiting: Path, invoke: Invoke) -> None:
+    """`--executor` is where runs happen."""
+    arguments = ("--dry-run", "--target", "cli_waiting:hanging", "--parallel", "3")
+    assert "executor    asyncio, 3 at a time\n" in invoke(*arguments).output
+    assert "executor    threads, 3 at a time\n" in invoke(*arguments, "--executor", "threads").output
+
+
+def test_timeout(waiting: Path, invoke: Invoke) -> None:
+    """An attempt that takes longer than `--timeout` is recorded as such, and its time counts against the agent."""
+    result = invoke("--target", "cli_waiting:hanging", "--timeout", "0.2", "--iterations", "1")
+    assert result.exit_code == 0
+    assert [(trace["input"], trace["status"]) for trace in traces(results(waiting))] == [
+        ("hi", "ok"),
+        ("bye", "timeout"),
+    ]
+    assert "2 of 2: 1 passed, 1 failed" in result.output
+    assert "no answer within 0.2 s (runner.timeout_seconds)" in result.output
+    assert summary(results(waiting))["by_error_kind"] == {"agent": 0, "infrastructure": 0, "timeout": 1}
+
+
+def test_timeout_of_a_sync_agent(waiting: Path) -> None:
+    """A thread that hangs is given up: the user is told, and the command ends all the same."""
+    arguments = ("--target", "cli_waiting:hanging_sync", "--timeout", "1", "--parallel", "4")
+    done = command("run", "experiment", *arguments, cwd=waiting)
+    assert done.returncode == 0
+    assert done.stderr.count("Nothing can end it, so it may still be running, unseen.") == 1
+    assert summary(results(waiting))["by_status"] == {"ok": 2, "error": 0, "timeout": 2, "crashed": 0}
+
+
+def test_threads_of_an_agent_that_hangs_do_not_hold_the_command(waiting: Path) -> None:
+    """Python waits for the threads of a pool; the command ends with its code all the same."""
+    arguments = ("--target", "cli_waiting:holding", "--timeout", "0.2", "--iterations", "1", "--limit", "1")
+    done = command("run", "experiment", "--quiet", *arguments, cwd=waiting)
+    assert done.returncode == 1
+    assert done.stdout == f"{results(waiting)}\n"
+    assert summary(results(waiting))["by_status"]["timeout"] == 1
+
+
+def test_no_timeout(waiting: Path, invoke: Invoke) -> None:
+    """`--timeout 0` is any time, which a sync agent has inline."""
+    arguments = ("--timeout", "0", "--executor", "inline")
+    assert invoke(*arguments).exit_code == 0
+    assert written_config(results(waiting))["runner"]["timeout_seconds"] == 0.0
+
+
+def test_max_retries(waiting: Path, invoke: Invoke) -> None:
+    """A connection that is refused once costs an attempt and not the run; both are told."""
+    arguments = ("--target", "cli_waiting:overloaded", "--iterations", "1", "--set", "runner.retry_delay_seconds=0")
+    result = invoke(*arguments, "--max-retries", "3")
+    assert result.exit_code == 0
+    assert sorted(trace["output"] for trace in traces(results(waiting))) == [2, 2]
+    assert "2 of 2: 2 passed, 0 failed; 2 retries" in result.output
+    assert summary(results(waiting))["retries"] == 2
+
+
+def test_outages_are_told_apart(waiting: Path, invoke: Invoke) -> None:
+    """Runs that a service's outage ended are no verdict on the agent; when all did, the code is 1."""
+    result = invoke("--target", "cli_waiting:refused")
+    assert result.exit_code == 1
+    assert "4 of 4: 0 passed, 4 failed (all by infrastructure)" in result.output
+    assert "ConnectionError: hi (infrastructure, as trace_001)" in result.output
+    assert "pass rate" not in result.output
+
+
+@pytest.mark.parametrize(("limit", "ran"), [("1", 1), ("3", 3), ("10%", 1), ("75%", 3), ("100%", 4), ("9", 4)])
+def test_max_failures(waiting: Path, invoke: Invoke, limit: str, ran: int) -> None:
+    """After so many failed runs, or such a share of four, the rest is not run, and never counted as failed."""
+    result = invoke("--target", "cli_waiting:failing", "--max-failures", limit)
+    found = summary(results(waiting))
+    assert result.exit_code == 1
+    assert (found["total_traces"], found["failed"], found["not_run"]) == (ran, ran, 4 - ran)
+    assert len(traces(results(waiting))) == ran
+    if ran < 4:
+        assert (found["status"], "(runner.max_failures)" in found["stop_reason"]) == ("stopped", True)
+        assert f"{4 - ran} not run (stopped: " in result.output
+        assert f"remaining {4 - ran} of 4 runs were not run; " in result.output
+    else:
+        assert found["status"] == "completed"
+
+
+def test_max_time(waiting: Path, invoke: Invoke) -> None:
+    """When the time is over the rest is not run; the last line says how to go on, and that works."""
+    result = invoke("--target", "cli_waiting:slow", "--iterations", "500", "--max-time", "0.1s")
+    path = results(waiting)
+    found = summary(path)
+    assert result.exit_code == 1
+    assert (found["status"], found["stop_reason"]) == ("stopped", "0.1 s are over (runner.max_time)")
+    assert found["successful"] == found["total_traces"] == len(traces(path)) == 1000 - found["not_run"] < 1000
+    last = result.output.splitlines()[-1]
+    assert (
+        last.split()
+        == (
+            f"remaining {found['not_run']} of 1000 runs were not run; to run all again: "
+            f"fluxloop run experiment --config experiments/{path.name}/config.yaml"
+        ).split()
+    )
+    again = last.partition("fluxloop run experiment ")[2].split()
+    assert invoke(*again, "--iterations", "1", "--name", "again", "--max-time", "1h").exit_code == 0
+    assert len(traces(next(path.parent.glob("again_*")))) == 2
+
+
+def test_quiet_tells_what_remains(waiting: Path, invoke: Invoke) -> None:
+    """`--quiet` keeps the path alone on stdout, and says on stderr that not all was run."""
+    result = invoke("--target", "cli_waiting:failing", "--max-failures", "1", "--quiet")
+    assert result.stdout == f"{results(waiting)}\n"
+    assert "0 of 1 runs passed" in result.stderr
+    assert "3 of 4 runs were not run" in result.stderr
+
+
+def test_capture_output(project: Path) -> None:
+    """What a run prints is kept with it, unless it is to be left on the screen."""
+    kept = command("run", "experiment", "--no-progress", "--output-dir", "kept", cwd=project)
+    left = command("run", "experiment", "--no-progress", "--output-dir", "left", "--no-capture-output", cwd=project)
+    assert [trace["stdout"] for trace in traces(results(project, "kept"))] == ["said\n"] * 4
+    assert [trace["stdout"] for trace in traces(results(project, "left"))] == [None] * 4
+    assert kept.stdout.count("said\n") == 0
+    assert left.stdout.startswith("said\n" * 4)
+
+
 def ok(text: str = CONFIG) -> dict[str, str | bytes]:
     """A project with this configuration."""
     return {"configs/simulation.yaml": text, "inputs/generated.yaml": INPUTS}
@@ -353,6 +531,67 @@ BAD: dict[str, tuple[dict[str, str | bytes], list[str], str]] = {
     "unknown field": (ok(), ["--map", "inptu=x"], "unknown key; did you mean 'input'?"),
     "iterations option": (ok(), ["--iterations", "0"], "runner.iterations=0: expected an integer >= 1, got 0"),
     "iterations no number": (ok(), ["--iterations", "ten"], "'ten' is not a valid integer"),
+    **{
+        f"parallel {value}": (
+            ok(),
+            ["--parallel", value],
+            f"runner.parallel={value}: expected an integer >= 1, got {value}",
+        )
+        for value in ("0", "-1")
+    },
+    "parallel no number": (ok(), ["--parallel", "many"], "'many' is not a valid integer"),
+    "no such executor": (
+        ok(),
+        ["--executor", "thread"],
+        "runner.executor='thread': expected one of auto, inline, asyncio, threads, got 'thread'",
+    ),
+    "executor for async agents": (
+        ok(),
+        ["--executor", "asyncio"],
+        f"{C}: runner.executor: asyncio runs async agents, and this one is sync: expected threads or auto, or make it",
+    ),
+    "executor for one at a time": (
+        ok(),
+        ["--executor", "inline", "--parallel", "4"],
+        f"{C}: runner.parallel: inline runs one at a time, got 4: expected 1, or another runner.executor",
+    ),
+    "executor without timeouts": (
+        ok(),
+        ["--executor", "inline", "--timeout", "60"],
+        f"{C}: runner.timeout_seconds: inline cannot end a sync agent: expected 0, or runner.executor threads or auto",
+    ),
+    **{
+        f"timeout {value}": (
+            ok(),
+            ["--timeout", value],
+            f"runner.timeout_seconds={found}: expected seconds, a number from 0 to 1e9, got {found}",
+        )
+        for value, found in [("-1", "-1.0"), ("nan", "nan"), ("inf", "inf"), ("1e10", "10000000000.0")]
+    },
+    "timeout no number": (ok(), ["--timeout", "soon"], "'soon' is not a valid float"),
+    "retries option": (ok(), ["--max-retries", "-1"], "runner.max_retries=-1: expected an integer >= 0, got -1"),
+    "retries no number": (ok(), ["--max-retries", "1.5"], "'1.5' is not a valid integer"),
+    **{
+        f"failures {value}": (
+            ok(),
+            ["--max-failures", value],
+            f"runner.max_failures='{value}': expected a number of runs, as 10, or a share, as 10%, got '{value}'",
+        )
+        for value in ("0", "0%", "-1", "200%", "1.5", "many")
+    },
+    **{
+        f"time {value}": (
+            ok(),
+            ["--max-time", value],
+            f"runner.max_time='{value}': expected a time such as 90s, 30m or 1h30m, got '{value}'",
+        )
+        for value in ("soon", "0", "-5", "1d")
+    },
+    "no rate": (
+        ok(),
+        ["--set", "runner.start_rate=60"],
+        "--set runner.start_rate=60: expected a rate such as 60/min, 5/s or 1000/h, got '60'",
+    ),
     "limit option": (ok(), ["--limit", "-1"], "inputs.limit=-1: expected an integer >= 1, got -1"),
     "unknown option": (ok(), ["--itrations", "3"], "No such option"),
     **{
@@ -526,7 +765,9 @@ def test_help_of_experiment() -> None:
     for option in (
         *("-c, --config FILE", "--target MODULE:NAME", "--inputs FILE", "--map FIELD=KEY", "--iterations N"),
         *("--output-dir DIR", "--name TEXT", "--set KEY=VALUE", "--persona TEXT", "--input-id TEXT", "--limit N"),
-        *("--fail-under SHARE", "--dry-run", "--quiet", "--no-progress"),
+        *("--fail-under SHARE", "--parallel N", "--executor NAME", "--timeout SECONDS", "--max-retries N"),
+        *("--max-failures N|SHARE", "--max-time TIME", "--capture-output / --no-capture-output"),
+        *("--dry-run", "--quiet", "--no-progress"),
     ):
         assert option in text
     assert "fluxloop run experiment --target app.graph:graph --inputs questions.csv" in text

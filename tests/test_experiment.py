@@ -6,10 +6,12 @@ import asyncio
 import json
 import os
 import random
+import re
 import signal
 import subprocess
 import sys
 import threading
+import time
 from collections import deque
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -25,6 +27,7 @@ from fluxloop import (
     ConfigError,
     Experiment,
     ExperimentResult,
+    InlineExecutor,
     MemorySink,
     OutputError,
     Schedule,
@@ -435,10 +438,73 @@ def test_what_the_agent_prints_is_kept_with_its_run(capsys: pytest.CaptureFixtur
         print("warned", file=sys.stderr)
         return text
 
-    (trace,) = Experiment(target=talking, inputs=["a"]).run()
+    (trace,) = Experiment(target=talking, inputs=["a"], capture_output=True).run()
 
     assert (trace.stdout, trace.stderr) == ("said a\n", "warned\n")
     assert capsys.readouterr() == ("", "")
+
+
+def test_from_python_output_is_left_on_the_screen(capsys: pytest.CaptureFixture[str]) -> None:
+    """Unless it is asked for, what an agent prints goes where it goes without fluxloop."""
+
+    def talking(text: str) -> str:
+        print("said", text)
+        print("warned", file=sys.stderr)
+        return text
+
+    (trace,) = Experiment(target=talking, inputs=["a"]).run()
+
+    assert (trace.stdout, trace.stderr) == (None, None)
+    assert capsys.readouterr() == ("said a\n", "warned\n")
+
+
+class Undecided(list[str]):
+    """Inputs of which one may not ask whether there are any, as of a pandas series."""
+
+    def __bool__(self) -> bool:
+        raise ValueError("the truth value is ambiguous")
+
+
+def test_inputs_are_any_iterable() -> None:
+    """Nothing but iterating over them is asked of them."""
+    assert Experiment(target=echo, inputs=Undecided(["a", "b"])).run().summary.passed == 2
+
+
+SUGGESTION = r"\[INFO\] The rest will take \d+s; with --parallel 8 about \d+s"
+
+
+def waiting(text: str) -> str:
+    """Wait, as for a model, in the first runs."""
+    if text == "slow":
+        time.sleep(0.03)
+    return text
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        ({}, 1),
+        ({"parallel": 2}, 0),
+        ({"executor": "threads"}, 1),
+        ({"executor": InlineExecutor()}, 0),
+        ({"limit": 11}, 0),
+    ],
+)
+def test_after_ten_runs_one_line_says_what_more_at_a_time_would_save(
+    capsys: pytest.CaptureFixture[str], options: dict[str, Any], told: int
+) -> None:
+    """Once, where nobody has asked for it yet, and where there is more than a second to gain."""
+    Experiment(target=waiting, inputs=["slow"] * 10 + ["fast"] * 190, progress=True, **options).run()
+    assert len(re.findall(SUGGESTION, capsys.readouterr().err)) == told
+
+
+def test_an_agent_that_computes_would_gain_nothing(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """More at a time is suggested where the agent waits, not where it has the processor all the time."""
+    monkeypatch.setattr("fluxloop.execution.time.process_time", time.monotonic)  # a real one varies with the machine
+    Experiment(target=waiting, inputs=["slow"] * 10 + ["fast"] * 190, progress=True).run()
+    assert "--parallel" not in capsys.readouterr().err
 
 
 def test_without_a_terminal_progress_is_silent_unless_asked_for(capsys: pytest.CaptureFixture[str]) -> None:
@@ -584,7 +650,7 @@ def test_an_agent_that_closes_or_wraps_its_streams_closes_nothing(capsys: pytest
         sys.stderr.close()
         return text
 
-    result = Experiment(target=closing_it, inputs=["a", "b"]).run()
+    result = Experiment(target=closing_it, inputs=["a", "b"], capture_output=True).run()
     print("still here")
     assert [trace.stdout for trace in result] == ["before\nwrapped\n"] * 2
     assert capsys.readouterr().out == "still here\n"
@@ -627,7 +693,7 @@ def test_runs_an_executor_loses_are_not_passed_over() -> None:
 @pytest.mark.parametrize("executor", [Forgetful, 4])
 def test_what_is_no_executor_is_refused(executor: Any) -> None:
     """A class, or anything without `run`, is told at once."""
-    with pytest.raises(TypeError, match="executor: expected an object with run"):
+    with pytest.raises(TypeError, match=r"executor: expected a name, or an object with run\(task, schedule\)"):
         Experiment(target=echo, inputs=["a"], executor=executor)
 
 

@@ -18,25 +18,40 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "statistics": LEAF,
     "background": LEAF,
     "interrupt": LEAF,
+    "pace": LEAF,
+    "failures": ("interrupt",),
+    "stacks": LEAF,
+    "rates": ("pace",),
     "provenance": ("__init__",),
     "plan": ("records",),
-    "schedule": ("records",),
+    "schedule": ("records", "pace"),
     "summary": ("records", "schedule", "statistics"),
     "tracing": ("records", "clock", "interrupt"),
     "calling": ("records", "exceptions", "tracing"),
-    "runner": ("records", "clock", "exceptions", "interrupt", "tracing", "calling"),
-    "executors": ("records", "schedule", "runner"),
+    "attempt": ("records", "clock", "failures", "tracing"),
+    "deadlines": ("stacks", "attempt"),
+    "runner": (
+        *("records", "exceptions", "failures", "interrupt", "stacks", "tracing", "calling", "attempt"),
+        "deadlines",
+    ),
+    "executors": ("records", "exceptions", "schedule", "stacks", "calling", "attempt", "runner"),
+    "watch": ("records", "clock", "interrupt", "schedule", "stacks", "calling"),
     "store": ("records", "exceptions"),
     "sinks": ("records", "exceptions", "store", "summary", "tracing"),
     "inputs": ("records", "exceptions", "plan", "tracing"),
-    "config": ("exceptions", "inputs", "store", "tracing"),
+    "config": ("exceptions", "pace", "inputs", "store", "tracing"),
+    "executors.chosen": ("exceptions", "config", "pace", "schedule"),
     "sinks.configured": ("exceptions", "calling", "config", "tracing"),
-    "progress": ("records", "summary"),
+    "progress": ("records", "schedule", "summary"),
+    "execution": (
+        *("records", "clock", "exceptions", "interrupt", "plan", "schedule", "runner", "executors", "watch"),
+        *("store", "sinks", "summary", "progress", "tracing"),
+    ),
     "reports": ("summary", "progress"),
     "result": ("records", "exceptions", "store", "summary", "reports"),
     "testing": ("records", "schedule", "runner", "tracing"),
 }  # `experiment` joins: it may import everything
-PURE = ("records", "plan", "schedule", "statistics")
+PURE = ("records", "pace", "plan", "schedule", "statistics")
 OUTSIDE = {"os", "io", "sys", "time", "datetime", "random", "secrets", "pathlib", "tempfile", "threading", "asyncio"}
 
 
@@ -91,6 +106,7 @@ def test_the_command_line_is_thin() -> None:
     outside = {name.partition(".")[0] for name in found} - {"fluxloop", "fluxloop_cli", "click"}
     assert outside <= {"__future__", "collections", "contextlib", "importlib", "os", "sys", "typing"}
     assert {name for name in found if name.startswith("fluxloop.")} == {
+        "fluxloop.background",
         "fluxloop.config",
         "fluxloop.exceptions",
         "fluxloop.reports.rows",

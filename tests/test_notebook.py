@@ -26,6 +26,19 @@ async def slow(text):
     pathlib.Path("started").touch()
     await asyncio.sleep(0.02)
     return text
+
+def slow_sync(text):
+    pathlib.Path("started").touch()
+    time.sleep(0.02)
+    return text
+
+async def hang(text):
+    pathlib.Path("started").touch()
+    await asyncio.sleep(1000)
+
+def hang_sync(text):
+    pathlib.Path("started").touch()
+    time.sleep(1000)
 """
 
 
@@ -90,19 +103,46 @@ def test_run_async_can_be_awaited_in_a_cell(notebook: Notebook) -> None:
     assert "2 of 2 runs passed" in text
 
 
-def test_interrupting_the_kernel_gives_the_partial_result(notebook: Notebook) -> None:
-    """The cell goes on after `run()` with what was done so far."""
-    folder: Path = notebook.folder  # type: ignore[attr-defined]
+def interrupt_at_start(notebook: Notebook) -> Callable[[], None]:
+    """What interrupts the kernel once an agent has started."""
+    started: Path = notebook.folder / "started"  # type: ignore[attr-defined]
+    started.unlink(missing_ok=True)
 
     def interrupt() -> None:
-        while not (folder / "started").exists():
+        while not started.exists():
             time.sleep(0.01)  # waits for the kernel, another process
         notebook.kernel.interrupt_kernel()
 
+    return interrupt
+
+
+EXECUTORS = [("", "asyncio"), ("_sync", "threads"), ("_sync", "inline")]
+
+
+@pytest.mark.parametrize(("kind", "executor"), EXECUTORS)
+def test_interrupting_the_kernel_gives_the_partial_result(notebook: Notebook, kind: str, executor: str) -> None:
+    """The cell goes on after `run()` with what was done so far, and the next cell runs as ever."""
+    parallel = 1 if executor == "inline" else 3
     text, kinds = notebook.run(
-        "r = Experiment(target=slow, inputs=['a'], iterations=100_000, progress=False).run()\n"
-        "print(r.summary.status, 0 < len(r) < 100_000, len(list(r)) == len(r))",
-        interrupt,
+        f"r = Experiment(target=slow{kind}, inputs=['a'], iterations=100_000, progress=False,\n"
+        f"               executor={executor!r}, parallel={parallel}).run()\n"
+        "print(r.summary.status, r.summary.passed == len(r) == len(list(r)), 0 < len(r) < 100_000, r.left_running)",
+        interrupt_at_start(notebook),
     )
     assert "error" not in kinds
-    assert text == "interrupted True True\n"
+    assert text.splitlines()[-1] == "interrupted True True 0"
+    text, _ = notebook.run(f"print(Experiment(target=slow{kind}, inputs=['a'], executor={executor!r}).run())")
+    assert "1 of 1 runs passed" in text
+
+
+@pytest.mark.parametrize(("kind", "executor"), EXECUTORS)
+def test_interrupting_the_kernel_leaves_what_hangs(notebook: Notebook, kind: str, executor: str) -> None:
+    """When the grace is over the cell has its result, though the agent has not ended."""
+    text, kinds = notebook.run(
+        f"r = Experiment(target=hang{kind}, inputs=['a', 'b'], progress=False, executor={executor!r},\n"
+        "               overrides={'runner.grace_seconds': 0.1}).run()\n"
+        "print(r.summary.status, len(r), r.summary.not_run, r.left_running)",
+        interrupt_at_start(notebook),
+    )
+    assert "error" not in kinds
+    assert text.splitlines()[-1] == "interrupted 0 2 1"

@@ -6,6 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import attrs
 import msgspec
 import pytest
 
@@ -98,8 +99,6 @@ def test_what_is_no_experiment_is_refused(tmp_path: Path, result: ExperimentResu
 )
 def test_exit_codes(result: ExperimentResult, changes: dict[str, object], code: int) -> None:
     """0 completed and no gate missed, 1 failed, 130 and 143 the signals."""
-    import attrs
-
     assert ExperimentResult(result.path, attrs.evolve(result.summary, **changes)).exit_code == code  # type: ignore[arg-type]
 
 
@@ -131,6 +130,71 @@ def test_a_result_can_be_looked_at(result: ExperimentResult, monkeypatch: pytest
     monkeypatch.chdir("/")
 
 
+def test_what_infrastructure_failed_stands_apart(tmp_path: Path) -> None:
+    """In the headline as in the summary, also of an experiment that was killed; without it there is no word of it."""
+
+    def down(text: str) -> str:
+        if text == "bad":
+            raise ConnectionError("refused")
+        return text
+
+    result = Experiment(target=down, inputs=["good", "bad"], iterations=3, output_dir=tmp_path, name="demo").run()
+    assert result.headline().startswith("demo: 3 of 6 runs passed, 3 failed by infrastructure (100.0%, 95% interval ")
+    assert [trace.error.kind for trace in result.failures if trace.error] == ["infrastructure"] * 3
+
+    again = load(kill(result)).summary
+    assert (again.total_traces, again.passed, again.infrastructure) == (5, 3, 2)
+    assert again.pass_rate is not None
+    assert again.pass_rate.value == 1.0
+    assert "infrastructure" not in ExperimentResult(result.path, attrs.evolve(again, infrastructure=0)).headline()
+
+
+def test_retries_are_counted_from_the_files(tmp_path: Path) -> None:
+    """The summary of a killed experiment has the attempts of its traces."""
+    asked: set[str] = set()
+
+    def overloaded(text: str) -> str:
+        if text not in asked:
+            asked.add(text)
+            raise TimeoutError(text)
+        return text
+
+    settings = ["runner.retry_delay_seconds=0"]
+    result = Experiment(
+        target=overloaded, inputs=["a", "b"], iterations=3, max_retries=1, output_dir=tmp_path, settings=settings
+    ).run()
+    assert (result.summary.retries, result.summary.passed) == (2, 6)
+    assert {(trace.attempts, len(trace.errors)) for trace in result} == {(1, 0), (2, 1)}
+    again = load(kill(result))
+    assert again.summary.retries == sum(trace.attempts - 1 for trace in again)
+
+
+def test_what_remains_is_told_with_how_to_go_on(
+    tmp_path: Path, result: ExperimentResult, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A target and inputs that have names are run by a command; a whole experiment has nothing remaining."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "result_agents.py").write_text("def run(text):\n    raise ValueError\n")
+    (tmp_path / "in.jsonl").write_text('"a"\n"b"\n')
+    named = Experiment(
+        target="result_agents:run", inputs="in.jsonl", iterations=2, max_failures=1, name="with space"
+    ).run()
+    told = "3 of 4 runs were not run; to run all again: fluxloop run experiment --config "
+    config = f"experiments/{named.path.name}/config.yaml"
+    assert named.remaining() == f"{told}'{config}'"
+    assert dict(named.table())["remaining"] == named.remaining()
+
+    mine = Experiment(target=agent, inputs=["bad"], iterations=3, max_failures=1).run()
+    for one in (mine, load(mine.path)):
+        assert one.remaining() == "2 of 3 runs were not run; run the experiment again for all of them"
+    assert "remaining" not in dict(result.table())
+
+
+def test_nothing_is_left_running_by_agents_that_end(result: ExperimentResult) -> None:
+    """Nor by what was read from a directory."""
+    assert result.left_running == load(result.path).left_running == 0
+
+
 def test_html_shows_hostile_text_as_text(tmp_path: Path) -> None:
     """Names and messages are escaped."""
 
@@ -146,8 +210,6 @@ def test_html_shows_hostile_text_as_text(tmp_path: Path) -> None:
 
 def test_a_result_without_runs_has_no_rate(result: ExperimentResult) -> None:
     """The headline says how many."""
-    import attrs
-
     empty = attrs.evolve(result.summary, pass_rate=None, total_traces=0, passed=0)
     assert ExperimentResult(result.path, empty).headline() == "demo: 0 of 0 runs passed"
     assert fluxloop.load is load

@@ -9,7 +9,7 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fluxloop.records import RunError, Trace, Usage
+from fluxloop.records import ErrorKind, RunError, Status, Trace, Usage
 from fluxloop.summary import MAX_ERROR_GROUPS, MAX_PERSONAS, Summary, SummaryBuilder, place
 from fluxloop.testing import make_trace, run_once
 
@@ -26,6 +26,8 @@ KEYS = {
         "fail_under",
         "started_at",
         "completed_at",
+        "infrastructure",
+        "retries",
     ),
     "ran_on",
 }
@@ -53,24 +55,34 @@ def build(*traces: Trace, planned: int | None = None, **options: Any) -> Summary
 
 
 PLAIN = make_trace()
+ENDS: list[tuple[Status, ErrorKind | None]] = [
+    ("ok", None),
+    ("ok", None),
+    ("error", "agent"),
+    ("error", "infrastructure"),
+    ("timeout", "timeout"),
+    ("crashed", "infrastructure"),
+]
 
 
 @st.composite
 def finished(draw: st.DrawFn) -> Trace:
     import attrs
 
-    status = draw(st.sampled_from(["ok", "ok", "error", "timeout", "crashed"]))
-    kind = {"ok": None, "error": "agent", "timeout": "timeout", "crashed": "infrastructure"}[status]
+    status, kind = draw(st.sampled_from(ENDS))
+    index = draw(st.integers(0, 30))
     source = draw(st.none() | st.sampled_from(["s1", "s2"]))
     return attrs.evolve(
         PLAIN,
         status=status,
         passed=status == "ok" and draw(st.booleans()),
         error=None if kind is None else error(draw(st.sampled_from("AB")), draw(st.sampled_from(["a:1", "b:2"])), kind),
-        input_index=draw(st.integers(0, 30)),
+        input_index=index,
+        input_id=f"input_{index}",
         persona=draw(st.none() | st.sampled_from(["novice", "expert"])),
         duration_ms=draw(st.floats(0, 1000)),
         usage=draw(st.none() | st.builds(Usage, counts, counts)),
+        attempts=draw(st.integers(1, 4)),
         observation_count=draw(st.integers(0, 9)),
         metadata=None if source is None else {"source_id": source},
     )
@@ -80,23 +92,32 @@ def finished(draw: st.DrawFn) -> Trace:
 def test_the_summary_is_the_sum_of_its_records(traces: list[Trace], owed: int) -> None:
     """Every count is what one finds by counting the traces."""
     summary = build(*traces, planned=len(traces) + owed)
+    judged = [trace for trace in traces if trace.error is None or trace.error.kind != "infrastructure"]
     assert (summary.total_traces, summary.planned, summary.not_run) == (len(traces), len(traces) + owed, owed)
     assert summary.successful == sum(trace.status == "ok" for trace in traces)
     assert summary.failed == len(traces) - summary.successful
     assert summary.passed == sum(trace.passed for trace in traces)
+    assert summary.infrastructure == len(traces) - len(judged)
+    assert summary.retries == sum(trace.attempts - 1 for trace in traces)
     assert sum(summary.by_status.values()) == len(traces)
     assert {k: v for k, v in summary.by_status.items() if v} == Counter(trace.status for trace in traces)
     assert {k: v for k, v in summary.by_error_kind.items() if v} == Counter(t.error.kind for t in traces if t.error)
     assert summary.observation_count == sum(trace.observation_count for trace in traces)
-    assert {(g.type, g.place): g.count for g in summary.errors} == Counter(
-        (t.error.type, place(t.error.traceback)) for t in traces if t.error
+    assert {(g.kind, g.type, g.place): g.count for g in summary.errors} == Counter(
+        (t.error.kind, t.error.type, place(t.error.traceback)) for t in traces if t.error
     )
     assert [g.count for g in summary.errors] == sorted((g.count for g in summary.errors), reverse=True)
-    assert {row.persona: (row.runs, row.passed) for row in summary.personas} == {
-        name: (sum(t.persona == name for t in traces), sum(t.persona == name and t.passed for t in traces))
-        for name in {t.persona for t in traces if t.persona}
+    of = {name: [t for t in traces if t.persona == name] for name in {t.persona for t in traces if t.persona}}
+    assert {row.persona: (row.runs, row.passed, row.infrastructure) for row in summary.personas} == {
+        name: (len(own), sum(t.passed for t in own), sum(t not in judged for t in own)) for name, own in of.items()
     }
-    assert all(row.pass_rate == row.passed / row.runs for row in summary.personas)
+    assert all(
+        row.pass_rate == (row.passed / (row.runs - row.infrastructure) if row.runs > row.infrastructure else None)
+        for row in summary.personas
+    )
+    assert {row.input_id: row.failed for row in summary.failing_inputs} == Counter(
+        trace.input_id for trace in judged if not trace.passed
+    )
     told = [t.usage for t in traces if t.usage]
     if told:
         assert summary.usage is not None
@@ -104,10 +125,13 @@ def test_the_summary_is_the_sum_of_its_records(traces: list[Trace], owed: int) -
         assert (summary.usage.output_tokens or 0) == sum(u.output_tokens or 0 for u in told)
     else:
         assert summary.usage is None
-    if traces:
+    if judged:
         assert summary.pass_rate is not None
-        assert summary.pass_rate.value == summary.passed / len(traces)
+        assert summary.pass_rate.value == summary.passed / len(judged)
         assert 0 <= summary.pass_rate.low <= summary.pass_rate.value <= summary.pass_rate.high <= 1
+    else:
+        assert summary.pass_rate is None
+    if traces:
         assert summary.duration_ms is not None
         durations = sorted(trace.duration_ms for trace in traces)
         assert abs(summary.duration_ms.mean - statistics.fmean(durations)) < 0.001
@@ -116,7 +140,61 @@ def test_the_summary_is_the_sum_of_its_records(traces: list[Trace], owed: int) -
         for share, value in ((0.5, summary.duration_ms.p50), (0.95, summary.duration_ms.p95)):
             assert sum(d <= value for d in durations) >= share * len(durations) > sum(d < value for d in durations)
     else:
-        assert (summary.pass_rate, summary.duration_ms, summary.avg_duration_ms) == (None, None, None)
+        assert (summary.duration_ms, summary.avg_duration_ms) == (None, None)
+
+
+def outage(**changes: Any) -> Trace:
+    """A run that a service's outage ended."""
+    return make_trace(status="error", passed=False, error=error("ConnectionError", kind="infrastructure"), **changes)
+
+
+def test_an_outage_is_not_the_agents_failure() -> None:
+    """What infrastructure fails is counted, and changes neither the rate, its interval nor the failing inputs."""
+    runs = [make_trace(input_index=i, input_id=f"input_{i}", passed=i > 0) for i in range(4)]
+    without = build(*runs)
+    summary = build(*runs, *(outage(input_index=i, input_id=f"input_{i}", persona="p") for i in range(3, 9)))
+
+    assert (summary.total_traces, summary.successful, summary.failed) == (10, 4, 6)
+    assert (summary.passed, summary.infrastructure, summary.by_error_kind["infrastructure"]) == (3, 6, 6)
+    assert summary.pass_rate == without.pass_rate
+    assert summary.pass_rate is not None
+    assert (summary.pass_rate.value, summary.pass_rate.clusters) == (0.75, 4)
+    assert summary.failing_inputs == without.failing_inputs
+    assert [row.input_id for row in summary.failing_inputs] == ["input_0"]
+    assert [(row.runs, row.passed, row.infrastructure, row.pass_rate) for row in summary.personas] == [(6, 0, 6, None)]
+
+
+def test_nothing_but_outages_has_no_rate() -> None:
+    """Where no run says anything of the agent, none is told."""
+    summary = build(outage(), outage(metadata={"source_id": "s"}))
+    assert (summary.infrastructure, summary.pass_rate, summary.failing_inputs) == (2, None, ())
+
+
+def test_our_own_timeouts_count_against_the_agent() -> None:
+    """An agent that is too slow fails, unlike one whose service did not answer."""
+    summary = build(
+        make_trace(), make_trace(status="timeout", passed=False, error=error("TimeoutError", kind="timeout"))
+    )
+    assert (summary.infrastructure, summary.by_error_kind["timeout"]) == (0, 1)
+    assert summary.pass_rate is not None
+    assert summary.pass_rate.value == 0.5
+
+
+def test_errors_of_another_kind_are_another_group() -> None:
+    """A client may raise one type, at one line, for a wrong request and for an outage."""
+    summary = build(
+        *(make_trace(status="error", passed=False, error=error("HTTPStatusError")) for _ in range(2)),
+        make_trace(status="error", passed=False, error=error("HTTPStatusError", kind="infrastructure")),
+    )
+    assert [(g.type, g.kind, g.count) for g in summary.errors] == [
+        ("HTTPStatusError", "agent", 2),
+        ("HTTPStatusError", "infrastructure", 1),
+    ]
+
+
+def test_retries_are_the_attempts_beyond_the_first() -> None:
+    """Of failed runs as of those that a retry has saved."""
+    assert build(make_trace(), make_trace(attempts=3), outage(attempts=2)).retries == 3
 
 
 def test_percentiles_are_nearest_rank() -> None:

@@ -9,12 +9,16 @@ import shlex
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pexpect
 import pytest
 
+from fluxloop.plan import Plan
 from fluxloop.progress import BarProgress, LogProgress, Progress, clock, one_line, progress_for
+from fluxloop.records import Attempt, Case, PlannedRun, RunError
 from fluxloop.reports.rows import text_table
+from fluxloop.schedule import Limits, Schedule, Urgency
 from fluxloop.testing import make_trace
 
 AGENTS = """
@@ -197,6 +201,80 @@ def test_log_lines_come_every_few_seconds_at_most(monkeypatch: pytest.MonkeyPatc
     lines = stream.getvalue().splitlines()
     assert len(lines) in (1, 2)
     assert re.fullmatch(r"\[INFO\] 50\d/2000 \(25%\) - 5\d failed - ETA: 15s", lines[0])
+
+
+def test_what_infrastructure_failed_is_counted_apart() -> None:
+    """A bar that says `failed` means the agent."""
+    outage = make_trace(status="error", passed=False, error=RunError("infrastructure", "ConnectionError", "no", None))
+    bar = BarProgress(io.StringIO())
+    bar.start(4)
+    for trace in (make_trace(), make_trace(passed=False), outage, outage):
+        bar.update(trace, None)
+    assert re.fullmatch(r"4/4 \(100%\) - 1 failed - 2 infrastructure - \ds", bar.state())
+    bar.stop()
+
+
+def noted(schedule: Schedule) -> str:
+    """What stands right of the counts."""
+    progress = BarProgress(io.StringIO())
+    progress.start(3)
+    progress.tick(schedule)
+    state = progress.state()
+    progress.stop()
+    return state.removeprefix("0/3 (0%)")
+
+
+def ended(planned: PlannedRun, **changes: Any) -> Attempt:
+    """An attempt that has come to its end."""
+    times = ("2026-01-01T00:00:00.000000Z", "2026-01-01T00:00:01.000000Z", 1000.0)
+    return Attempt(planned, 1, "error", "a", None, None, *times, (), None, None, **changes)
+
+
+def test_what_is_waited_for_stands_in_the_place_of_the_estimate() -> None:
+    """A pause a service asked for, a rate that is slow, and those in flight at a stop, with their time."""
+    now = 0.0
+    urgency: Urgency = 0
+    plan = Plan(cases=[Case(0, "a", 1)], iterations=3, seed=0)
+    limits = Limits(max_retries=1, start_gap=5, grace=30)
+    schedule = Schedule(plan, limits, clock=lambda: now, urgency=lambda: urgency)
+    assert noted(schedule) == ""
+
+    (first, _) = schedule.take() or pytest.fail("nothing to start")
+    assert noted(schedule) == ""  # it runs: nothing else is waited for
+    schedule.settle(ended(first))
+    assert noted(schedule) == " - next start in 5s"
+
+    now = 5.0
+    (second, _) = schedule.take() or pytest.fail("nothing to start")
+    schedule.settle(ended(second, retry=True, retry_after=100.0, is_overload=True))
+    assert noted(schedule) == " - paused for 1m 40s, as a service asked"
+
+    now = 200.0
+    assert schedule.take()
+    urgency = 1
+    assert noted(schedule) == " - stopping, 1 in flight, 30s left"
+    now = 210.0
+    assert noted(schedule) == " - stopping, 1 in flight, 20s left"
+
+
+def test_the_time_of_those_in_flight_may_be_any() -> None:
+    """Where there is no grace to run out none is shown."""
+    schedule = Schedule(Plan(cases=[Case(0, "a", 1)], iterations=1, seed=0), urgency=lambda: 1)
+    assert noted(schedule) == " - stopping, 0 in flight"
+
+
+def test_a_log_says_that_time_passes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """When nothing finishes a line tells so every half minute, and not at every look."""
+    now = 0.0
+    monkeypatch.setattr("fluxloop.progress.time.monotonic", lambda: now)
+    schedule = Schedule(Plan(cases=[Case(0, "a", 1)], iterations=1, seed=0), urgency=lambda: 1)
+    stream = io.StringIO()
+    progress = LogProgress(stream)
+    progress.start(2)
+    for _ in range(1000):
+        now += 0.1
+        progress.tick(schedule)
+    assert stream.getvalue().splitlines() == ["[INFO] 0/2 (0%) - stopping, 0 in flight"] * 3
 
 
 def test_where_progress_goes() -> None:

@@ -13,9 +13,18 @@ from collections.abc import Callable, Coroutine
 from contextlib import AbstractAsyncContextManager, suppress
 from typing import Any, TypeVar
 
+from fluxloop.calling.daemons import DaemonThreads
+
 T = TypeVar("T")
 
 _CLOSING_SECONDS = 2.0
+LEAVING_SECONDS = 30.0
+"""How long leaving what was entered may take."""
+ANSWER_SECONDS = 0.5
+"""How long a loop may take to say that it is alive."""
+
+running: set[asyncio.AbstractEventLoop] = set()
+"""The loops of this process that agents run on."""
 
 
 class LoopThread:
@@ -32,15 +41,40 @@ class LoopThread:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread: threading.Thread | None = None
         self._closing = False
+        self._blocked = False
+        self._kept: set[asyncio.Task[Any]] = set()
+        """Tasks that nobody else may hold; a loop holds its own only weakly."""
 
-    def run(self, coroutine: Coroutine[Any, Any, T]) -> T:
-        """Run a coroutine and return its result; the loop starts with the first."""
+    @property
+    def loop(self) -> asyncio.AbstractEventLoop:
+        """The loop, running from the first time it is asked for."""
         if self._loop is None:
             self._start()
         assert self._loop is not None
-        future = asyncio.run_coroutine_threadsafe(coroutine, self._loop)
+        return self._loop
+
+    @property
+    def ident(self) -> int | None:
+        """The identity of the thread, or None when it does not run."""
+        return None if self._thread is None else self._thread.ident
+
+    def answers(self) -> bool:
+        """Tell whether the loop is alive, or blocked by a call that does not await; once blocked, it stays so."""
+        if not self._blocked:
+            answered = threading.Event()
+            self.loop.call_soon_threadsafe(answered.set)
+            self._blocked = not answered.wait(ANSWER_SECONDS)
+        return not self._blocked
+
+    def run(self, coroutine: Coroutine[Any, Any, T], timeout: float | None = None) -> T:
+        """Run a coroutine and return its result.
+
+        Raises:
+            TimeoutError: it has not ended within `timeout` seconds; it is cancelled.
+        """
+        future = asyncio.run_coroutine_threadsafe(coroutine, self.loop)
         try:
-            return future.result()
+            return future.result(timeout)
         except BaseException:
             future.cancel()  # the second Ctrl-C, which ends the waiting and not the coroutine
             raise
@@ -61,26 +95,34 @@ class LoopThread:
             try:
                 async with manager as value:
                     entered.set_result(value)
-                    await leave.wait()
+                    with suppress(asyncio.CancelledError):  # by a task group of the target's own, as it fails
+                        await leave.wait()
                 left.set_result(None)
             except BaseException as error:
                 (left if entered.done() else entered).set_exception(error)
 
         async def start() -> asyncio.Task[None]:
-            return asyncio.create_task(lifespan())
+            task = asyncio.create_task(lifespan())
+            self._kept.add(task)
+            asyncio.tasks._unregister_task(task)  # an agent that cancels all tasks must not find it
+            return task
 
         task = self.run(start())
 
         def close() -> None:
+            if self._blocked:
+                return  # what was entered there cannot be left
             if not task.done() and self._loop is not None:
                 self._loop.call_soon_threadsafe(leave.set)
-            left.result()  # also says why it has ended by itself
+            left.result(LEAVING_SECONDS)  # also says why it has ended by itself
 
         return entered.result(), close
 
     def _start(self) -> None:
         loop = self._loop = asyncio.new_event_loop()
-        self._closing = False
+        loop.set_default_executor(DaemonThreads())
+        running.add(loop)
+        self._closing = self._blocked = False
 
         def serve() -> None:
             asyncio.set_event_loop(loop)
@@ -88,6 +130,7 @@ class LoopThread:
                 # What a task of the agent's raises here, whoever awaits that task gets too.
                 with suppress(SystemExit, KeyboardInterrupt):
                     loop.run_forever()
+            loop.close()
 
         self._thread = threading.Thread(target=serve, name="fluxloop-loop", daemon=True)
         self._thread.start()
@@ -97,23 +140,35 @@ class LoopThread:
         loop, thread = self._loop, self._thread
         if loop is None or thread is None:
             return
+        running.discard(loop)
         self._loop = self._thread = None
-        try:
-            left = asyncio.run_coroutine_threadsafe(_cancel_all(), loop).result(_CLOSING_SECONDS)
-        except concurrent.futures.TimeoutError:
-            left = 1  # the loop itself is blocked
+        left = 1
+        if not self._blocked:
+            # Else: a task cancels whatever it finds, or the loop is blocked only now.
+            with suppress(concurrent.futures.CancelledError, TimeoutError):
+                left = asyncio.run_coroutine_threadsafe(_cancel_all(self._kept), loop).result(_CLOSING_SECONDS)
         self._closing = True
-        if left:
-            return  # a task swallows its cancellation; the thread is a daemon and holds nothing up
+        if left:  # a task swallows its cancellation; the thread is a daemon and holds nothing up
+            self._kept |= asyncio.all_tasks(loop)
+            asyncio.run_coroutine_threadsafe(self._wind_up(), loop)
+            return
         loop.call_soon_threadsafe(loop.stop)
         thread.join()
-        loop.close()
+
+    async def _wind_up(self) -> None:
+        """End a loop that was left behind, once all on it has ended after all."""
+        others = (self._kept | asyncio.all_tasks()) - {asyncio.current_task()}
+        for task in others:
+            task.cancel()
+        if others:
+            await asyncio.wait(others)
+        asyncio.get_running_loop().stop()
 
 
-async def _cancel_all() -> int:
+async def _cancel_all(kept: set[asyncio.Task[Any]]) -> int:
     """Cancel every other task and return how many would not end."""
     loop = asyncio.get_running_loop()
-    tasks = [task for task in asyncio.all_tasks() if task is not asyncio.current_task()]
+    tasks = [task for task in asyncio.all_tasks() | kept if task is not asyncio.current_task()]
     for task in tasks:
         task.cancel()
     pending: set[asyncio.Task[Any]] = set()

@@ -106,7 +106,12 @@ class Target:
 
     @property
     def is_async(self) -> bool:
-        """True when calling gives a coroutine or an asynchronous generator."""
+        """True when calling gives a coroutine or an asynchronous generator.
+
+        Of what exists only once an owner is entered, nobody knows; an async owner speaks for async.
+        """
+        if self.function is _not_entered:
+            return hasattr(type(self.owner), "__aenter__")
         candidates = (self.function, getattr(self.function, "__call__", None))  # noqa: B004
         return any(inspect.iscoroutinefunction(c) or inspect.isasyncgenfunction(c) for c in candidates)
 

@@ -6,8 +6,11 @@ cattrs alone would take `"10"` for 10, `true` for 1 and `"abc"` for a list of le
 from __future__ import annotations
 
 import difflib
+import operator
+import re
 import types
 from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from typing import Any, Literal, Union, get_args, get_origin
 
 import attrs
@@ -22,7 +25,19 @@ from cattrs.errors import (
 )
 from cattrs.gen import make_dict_structure_fn
 
-from fluxloop.config.model import ExperimentConfig, Name, PositiveInt, Share, SinkConfig
+from fluxloop.config.model import (
+    Count,
+    Duration,
+    ExperimentConfig,
+    Failures,
+    Name,
+    PositiveInt,
+    Rate,
+    Seconds,
+    Share,
+    SinkConfig,
+)
+from fluxloop.pace import spacing
 from fluxloop.store.layout import name_problem
 
 Path = tuple[str | int, ...]
@@ -87,9 +102,6 @@ _ELSEWHERE = {
     "base_inputs": "write them to a file and name it in inputs.file",
     "output_directory": "it is output.directory now",
     "replay_args": "this version replays no arguments yet",
-    "parallel": "this version runs one agent at a time",
-    "timeout_seconds": "this version has no timeouts yet",
-    "max_retries": "this version has no retries yet",
 }
 
 
@@ -146,6 +158,65 @@ def _positive(value: Any, _: Any) -> PositiveInt:
     if type(found) is not int or found < 1:
         raise InvalidError(f"expected an integer >= 1, got {shown(value)}")
     return PositiveInt(found)
+
+
+def _count(value: Any, _: Any) -> Count:
+    found = _typed(value)
+    if type(found) is not int or not 0 <= found < 2**63:
+        raise InvalidError(f"expected an integer >= 0, got {shown(value)}")
+    return Count(found)
+
+
+_LONGEST = 1e9  # seconds: 30 years; the waits of threads overflow at 300
+
+
+def _seconds(value: Any, _: Any) -> Seconds:
+    found = _typed(value)
+    if type(found) not in (int, float) or not 0 <= found <= _LONGEST:
+        raise InvalidError(f"expected seconds, a number from 0 to 1e9, got {shown(value)}")
+    return Seconds(float(found))
+
+
+_DURATION = re.compile(r"(?:(\d+(?:\.\d+)?)h)?(?:(\d+(?:\.\d+)?)m)?(?:(\d+(?:\.\d+)?)s)?")
+
+
+def _duration(value: Any, _: Any) -> Duration:
+    found = _in_seconds(_typed(value))
+    if type(found) not in (int, float) or not 0 < found <= _LONGEST:
+        raise InvalidError(f"expected a time such as 90s, 30m or 1h30m, got {shown(value)}")
+    return Duration(float(found))
+
+
+def _in_seconds(value: Any) -> Any:
+    """A time such as `1h30m` as a number; what is none as it is."""
+    if not isinstance(value, str) or not value.strip():
+        return value
+    if (number := _number(value)) is not None and "%" not in value:
+        return number  # alone it is seconds; beside another it needs its unit
+    parts = _DURATION.fullmatch(value.replace(" ", ""))
+    if parts is None:
+        return value
+    hours, minutes, seconds = (float(part or 0) for part in parts.groups())
+    return hours * 3600 + minutes * 60 + seconds
+
+
+def _rate(value: Any, _: Any) -> Rate:
+    try:
+        spacing(text := _string(value, str))
+    except (ValueError, InvalidError):
+        raise InvalidError(f"expected a rate such as 60/min, 5/s or 1000/h, got {shown(value)}") from None
+    return Rate(text)
+
+
+def _failures(value: Any, _: Any) -> Failures:
+    number: Any = _typed(value)
+    if isinstance(number, str):  # as an option gives it: 1 is one run, 100% is all
+        number = _number(number) if "%" in number else parse_scalar(number)
+    if type(number) is int and number >= 1:
+        return Failures(number)
+    if type(number) is float and 0 < number <= 1:
+        return Failures(number)
+    raise InvalidError(f"expected a number of runs, as 10, or a share, as 10%, got {shown(value)}")
 
 
 def _string(value: Any, _: Any) -> str:
@@ -283,14 +354,25 @@ def _make_optional(kind: Any, converter: Any) -> Any:
     return structure_optional
 
 
+_LIMITED: dict[Any, Any] = {
+    PositiveInt: _positive,
+    Count: _count,
+    Share: _share,
+    Seconds: _seconds,
+    Duration: _duration,
+    Rate: _rate,
+    Failures: _failures,
+    Name: _name,
+}
+
+
 def _build() -> cattrs.Converter:
     converter = cattrs.Converter(detailed_validation=True)
     converter.register_structure_hook_func(lambda kind: kind is Any, _anything)
     converter.register_structure_hook(int, _integer)
     converter.register_structure_hook(str, _string)
-    converter.register_structure_hook_func(lambda kind: kind is PositiveInt, _positive)
-    converter.register_structure_hook_func(lambda kind: kind is Share, _share)
-    converter.register_structure_hook_func(lambda kind: kind is Name, _name)
+    for kind, hook in _LIMITED.items():
+        converter.register_structure_hook_func(partial(operator.is_, kind), hook)
     converter.register_structure_hook_func(_is(Literal), _literal)
     converter.register_structure_hook_factory(_is_attrs, _make_class)
     converter.register_structure_hook_factory(_is(tuple), _make_tuple)

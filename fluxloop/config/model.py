@@ -9,7 +9,17 @@ from attrs import Factory, frozen
 # Types of their own for values with limits: the converter checks each, so that all faults of a
 # file are told at once.
 PositiveInt = NewType("PositiveInt", int)
+Count = NewType("Count", int)
+"""From 0."""
 Share = NewType("Share", float)
+Seconds = NewType("Seconds", float)
+"""From 0."""
+Duration = NewType("Duration", float)
+"""Seconds; may be written as `90s`, `30m` or `1h30m`."""
+Rate = NewType("Rate", str)
+"""As `60/min`."""
+Failures = NewType("Failures", float)
+"""An integer is a number of runs, any other number a share of all, as `10%`."""
 Name = NewType("Name", str)
 
 Injectable = Literal["persona", "iteration", "metadata", "expected"]
@@ -36,6 +46,30 @@ class RunnerConfig:
     """The directory the agent runs in; importable too."""
     python_path: tuple[str, ...] = ()
     """Folders to import from, beside the project root."""
+    parallel: PositiveInt = PositiveInt(1)
+    """How many runs may be in flight at a time."""
+    executor: Literal["auto", "inline", "asyncio", "threads"] = "auto"
+    """Where runs happen: auto takes asyncio for async agents, else threads where they are of use."""
+    timeout_seconds: Seconds | None = None
+    """What an attempt may take; 0 for any time. By default 600 where the executor can keep it."""
+    max_retries: Count = Count(0)
+    """Further attempts after an error that may pass."""
+    retry_on: tuple[str, ...] = ("transient",)
+    """After which errors: names of exceptions, also of base classes; `transient` is every passing one of a service."""
+    retry_delay_seconds: Seconds = Seconds(1.0)
+    """Before the first retry; doubled for each further one, to a minute at most, and spread by chance."""
+    start_rate: Rate | None = None
+    """How many attempts may start, as `60/min`, `5/s` or `1000/h`; evenly spaced."""
+    run_delay_seconds: Seconds = Seconds(0.0)
+    """The least time between two starts."""
+    max_failures: Failures | None = None
+    """Stop after so many failed runs, or such a share of all, as `10%`."""
+    max_time: Duration | None = None
+    """Stop after this time, as `30m`."""
+    grace_seconds: Seconds = Seconds(30.0)
+    """What runs in flight may still take once nothing more starts."""
+    stall_seconds: Seconds = Seconds(300.0)
+    """When nothing has finished for so long, write down where everything hangs; 0 for never."""
 
 
 @frozen(kw_only=True)

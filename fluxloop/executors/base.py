@@ -21,8 +21,12 @@ class Executor(Protocol):
         >>> class OneByOne:
         ...     def run(self, task, schedule):
         ...         with task.open() as runner:  # enters what the target opens, and leaves it
-        ...             while taken := schedule.take():
-        ...                 yield [runner.run(*taken)]
+        ...             while not schedule.finished:
+        ...                 if taken := schedule.take():
+        ...                     yield [runner.run(*taken)]
+        ...                 else:  # nothing may start now: a retry or a rate waits
+        ...                     time.sleep(schedule.wait_seconds())
+        ...                     yield []
     """
 
     def run(self, task: Task, schedule: Schedule) -> Iterator[Sequence[Attempt]]:

@@ -14,6 +14,7 @@ class Preview:
     runs: int
     target: str
     binding: str
+    executor: str
     output: str
 
     def __str__(self) -> str:
@@ -24,6 +25,7 @@ class Preview:
                 f"runs        {self.runs}",
                 f"target      {self.target}",
                 f"binding     {self.binding}",
+                f"executor    {self.executor}",
                 f"output      {self.output}",
             )
         )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from fluxloop.progress import one_line, told_error
+from fluxloop.progress import counted, one_line, told_error
 from fluxloop.summary import ErrorGroup, Summary
 
 MAX_ERRORS = 5
@@ -18,6 +18,8 @@ def summary_rows(summary: Summary) -> list[tuple[str, str]]:
     if rate is not None:
         clusters = f"{rate.clusters} input{'' if rate.clusters == 1 else 's'}"
         interval = f"{rate.level:.0%} interval {rate.low:.1%} to {rate.high:.1%}, from {clusters}"
+        if summary.infrastructure:
+            interval += f", without the {counted(summary.infrastructure, 'run')} that infrastructure failed"
         rows.append(("pass rate", f"{rate.value:.1%}  ({interval})"))
     if summary.fail_under is not None:
         met = rate is not None and rate.value >= summary.fail_under
@@ -33,6 +35,8 @@ def summary_rows(summary: Summary) -> list[tuple[str, str]]:
     more = len(summary.errors) - MAX_ERRORS
     if more > 0:
         rows.append(("", f"and more kinds of error, {more} in all, in summary.json"))
+    if summary.infrastructure and not summary.retries:
+        rows.append(("hint", "what infrastructure failed may pass: --max-retries 3 makes such attempts again"))
     if summary.successful and summary.without_output == summary.successful:
         rows.append(("hint", "every run returned nothing: does the agent return its answer?"))
     if summary.successful and not summary.observation_count:
@@ -59,10 +63,14 @@ def _failing(summary: Summary) -> list[str]:
 def _runs(summary: Summary) -> str:
     failed = summary.total_traces - summary.passed
     told = f"{summary.total_traces} of {summary.planned}: {summary.passed} passed, {failed} failed"
+    if summary.infrastructure:
+        told += f" ({'all' if summary.infrastructure == failed else summary.infrastructure} by infrastructure)"
     if summary.not_run:
         told += f", {summary.not_run} not run"
     if summary.stop_reason:
         told += f" ({summary.status}: {one_line(summary.stop_reason)})"
+    if summary.retries:
+        told += f"; {summary.retries} {'retry' if summary.retries == 1 else 'retries'}"
     return told
 
 
@@ -75,7 +83,8 @@ def _duration(milliseconds: float) -> str:
 
 
 def _error(group: ErrorGroup) -> str:
-    return f"{group.count} × {told_error(group, 80)} (as {group.trace_id})"
+    kind = "" if group.kind == "agent" else f"{group.kind}, "
+    return f"{group.count} × {told_error(group, 80)} ({kind}as {group.trace_id})"
 
 
 def text_table(rows: Iterable[tuple[str, str]]) -> str:

@@ -13,6 +13,8 @@ TRACES = "traces.jsonl"
 TRACE_SUMMARY = "trace_summary.jsonl"
 SUMMARY = "summary.json"
 CONFIG = "config.yaml"
+STALLS = "stalls.txt"
+"""Written only when nothing has finished for long."""
 
 # The last range is half a character, which neither a file system nor JSON takes.
 _NOT_IN_NAME = re.compile(r"[\x00-\x1f\x7f-\x9f/\\\ud800-\udfff]")

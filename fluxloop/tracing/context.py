@@ -42,6 +42,7 @@ class Run:
         "_run_id",
         "attempt",
         "closed",
+        "discarded",
         "observations",
         "offset",
         "stderr",
@@ -59,8 +60,10 @@ class Run:
         self.stdout: list[str] = []
         self.stderr: list[str] = []
         self.uncaptured = False
-        """True once a debugger has the terminal."""
+        """True when what it prints goes on to the screen, as it does once a debugger has the terminal."""
         self.closed = False
+        self.discarded = False
+        """True once nobody waits for it: what it still prints is nobody's."""
 
     @property
     def id(self) -> str:

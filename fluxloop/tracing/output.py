@@ -112,7 +112,10 @@ class _Stream:
 
     def _run(self) -> Run | None:
         scope = current.get()
-        return None if scope is None or scope[0].uncaptured or scope[0].closed else scope[0]
+        if scope is None or scope[0].uncaptured:
+            return None
+        # What a run given up still prints goes into its record, which is written already.
+        return None if scope[0].closed and not scope[0].discarded else scope[0]
 
     def write(self, text: str) -> int:
         run = self._run()

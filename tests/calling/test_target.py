@@ -6,6 +6,7 @@ import functools
 import os
 import signal
 import sys
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -199,6 +200,8 @@ def test_a_context_manager_is_left_when_the_experiment_is_interrupted(
         def run(self, text: str) -> str:
             for _ in range(signals):
                 signal.raise_signal(signal.SIGINT)
+            if signals == 2:
+                threading.Event().wait()
             return text
 
     class InterruptedAsync:

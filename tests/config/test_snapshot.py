@@ -23,7 +23,7 @@ from fluxloop.config import (
     snapshot,
 )
 from fluxloop.config.convert import structure, unstructure
-from fluxloop.config.model import Name, PositiveInt, Share
+from fluxloop.config.model import Count, Duration, Failures, Name, PositiveInt, Rate, Seconds, Share
 from fluxloop.config.snapshot import to_yaml
 from fluxloop.tracing.redaction import MASK
 
@@ -151,6 +151,11 @@ plain = st.recursive(
 )
 names = st.text("abc-_. 0é", min_size=1, max_size=10).filter(lambda name: name.strip() and name not in (".", ".."))
 positive = st.integers(1, 10**9).map(PositiveInt)
+seconds = st.floats(0, 1e9).map(Seconds)
+rates = st.builds(
+    "{}{}{}".format, st.integers(1, 10**6), st.sampled_from(["/", " / "]), st.sampled_from(["s", "min", "h"])
+)
+limits = st.integers(1, 2**63).map(Failures) | st.floats(0, 1, exclude_min=True).map(Failures)
 sinks = st.builds(SinkConfig, sink=lines, args=st.dictionaries(lines, plain, max_size=2))
 configs = st.builds(
     ExperimentConfig,
@@ -169,6 +174,18 @@ configs = st.builds(
         output_path=st.none() | lines,
         working_directory=st.none() | lines,
         python_path=st.lists(lines, max_size=2).map(tuple),
+        parallel=positive,
+        executor=st.sampled_from(["auto", "inline", "asyncio", "threads"]),
+        timeout_seconds=st.none() | seconds,
+        max_retries=st.integers(0, 10**9).map(Count),
+        retry_on=st.lists(lines, max_size=2).map(tuple),
+        retry_delay_seconds=seconds,
+        start_rate=st.none() | rates.map(Rate),
+        run_delay_seconds=seconds,
+        max_failures=st.none() | limits,
+        max_time=st.none() | st.floats(0, 1e9, exclude_min=True).map(Duration),
+        grace_seconds=seconds,
+        stall_seconds=seconds,
     ),
     inputs=st.builds(
         InputsConfig,
@@ -197,6 +214,15 @@ def test_round_trip_as_yaml(config: ExperimentConfig) -> None:
     """Whatever a configuration holds, writing it as YAML and reading that gives it back."""
     data = YAML(typ="safe", pure=True).load(to_yaml(unstructure(config)))
     assert structure(data) == (config, [])
+
+
+@given(limit=limits)
+def test_one_failure_and_all_failures_are_told_apart(limit: Failures) -> None:
+    """A number of runs comes back as an integer and a share as none: 1 is one run, 1.0 is all of them."""
+    config = ExperimentConfig(runner=RunnerConfig(max_failures=limit))
+    again, _ = structure(YAML(typ="safe", pure=True).load(to_yaml(unstructure(config))))
+    assert again is not None
+    assert type(again.runner.max_failures) is type(limit)
 
 
 def test_running_again_from_elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, project: Any) -> None:

@@ -57,6 +57,47 @@ def test_the_kinds_of_error_are_listed() -> None:
     assert "hint" not in dict(found)
 
 
+def outage(**changes: Any) -> Any:
+    """A run that a service's outage ended."""
+    error = RunError("infrastructure", "ConnectionError", "refused", '  File "a.py", line 3, in f\n')
+    return make_trace(status="error", passed=False, error=error, **changes)
+
+
+def test_what_infrastructure_failed_is_told_apart() -> None:
+    """In the runs, beside the rate and with the error; not among the failing inputs."""
+    found = dict(rows(make_trace(), outage(), outage(persona="p"), fail_under=0.9))
+    assert found["runs"] == "3 of 3: 1 passed, 2 failed (all by infrastructure)"
+    assert found["pass rate"].startswith("100.0%  (95% interval ")
+    assert found["pass rate"].endswith(", from 1 input, without the 2 runs that infrastructure failed)")
+    assert found["gate"] == "met: at least 90.0% must pass"
+    assert found["errors"] == "2 × a.py:3: ConnectionError: refused (infrastructure, as trace_001)"
+    assert "failing" not in found
+
+
+def test_nothing_but_outages_misses_a_gate() -> None:
+    """There is no rate to show, and none that is high enough."""
+    found = dict(rows(outage(), fail_under=0.1))
+    assert "pass rate" not in found
+    assert found["gate"] == "missed: at least 10.0% must pass"
+
+
+def test_timeouts_are_told_as_such() -> None:
+    """An error of ours is no line of the agent's."""
+    error = RunError("timeout", "TimeoutError", "no answer within 5 s", None)
+    found = dict(rows(make_trace(status="timeout", passed=False, error=error)))
+    assert found["runs"] == "1 of 1: 0 passed, 1 failed"
+    assert found["errors"] == "1 × TimeoutError: no answer within 5 s (timeout, as trace_001)"
+
+
+def test_retries_are_told_with_the_runs() -> None:
+    """One or many, after what was not run and why."""
+    assert dict(rows(make_trace(), make_trace(attempts=2)))["runs"] == "2 of 2: 2 passed, 0 failed; 1 retry"
+    found = dict(rows(make_trace(attempts=3), outage(attempts=2), planned=5, reason="SIGINT"))
+    assert found["runs"] == (
+        "2 of 5: 1 passed, 1 failed (all by infrastructure), 3 not run (interrupted: SIGINT); 3 retries"
+    )
+
+
 def test_nothing_run_has_one_row() -> None:
     """Without rate, durations and hint; as lines the labels stand in a column."""
     found = rows()

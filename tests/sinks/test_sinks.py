@@ -68,7 +68,7 @@ def only_directory(output: Path) -> Path:
 
 def test_the_files_hold_every_run_alike(tmp_path: Path) -> None:
     """Five files; the three line files list runs in one order, with all keys and times in UTC."""
-    path = experiment(tmp_path).run().path
+    path = experiment(tmp_path, capture_output=True).run().path
     assert sorted(os.listdir(path)) == [
         "config.yaml",
         "observations.jsonl",

@@ -1,0 +1,178 @@
+"""An attempt under way: its clock, what is seen inside it, and how it ends."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import time
+import traceback
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from fluxloop.clock import milliseconds, timestamp
+from fluxloop.failures import infrastructure, is_named, is_overload, retry_after, wants_retry
+from fluxloop.records import Attempt, ErrorKind, PlannedRun, RunError, Status
+from fluxloop.tracing.capture import capture, message, type_name
+from fluxloop.tracing.context import Run, current
+
+_PACKAGE = str(Path(__file__).parent) + os.sep
+
+
+class OpenAttempt:
+    """One attempt between its start and its record.
+
+    Whoever runs it begins it and makes the record of its end. Whoever watches it from another
+    thread may give it up: what it does later is then seen by nobody.
+    """
+
+    __slots__ = (
+        "_end",
+        "_input",
+        "_keeps_output",
+        "_process",
+        "_retry_on",
+        "_start",
+        "expired",
+        "number",
+        "patience",
+        "planned",
+        "run",
+        "task",
+        "worker",
+    )
+
+    def __init__(self, planned: PlannedRun, number: int, retry_on: Sequence[str], keeps_output: bool) -> None:
+        self.planned = planned
+        self.number = number
+        self.expired: str | None = None
+        """Where it was when its time was over, whatever it did afterwards."""
+        self.patience = 0.0
+        """Seconds after its time in which it may still end by itself; infinite when its runner waits for that."""
+        self.task: asyncio.Task[Any] | None = None
+        """The task it runs in, where it does."""
+        self.worker: Any = None
+        """Who runs it, as its executor knows."""
+        self.run: Run
+        self._retry_on = retry_on
+        self._keeps_output = keeps_output
+        self._start: int | None = None
+        self._end: int | None = None
+
+    def begin(self) -> Run:
+        """Start the clock and make this the run that the calling code is in."""
+        run = self._open()
+        current.set((run, None))
+        return run
+
+    def _open(self) -> Run:
+        self._process = os.getpid()
+        wall = time.time_ns()
+        start = time.perf_counter_ns()
+        self.run = run = Run(self.planned, self.number, wall - start)
+        run.uncaptured = not self._keeps_output
+        # At the start, because an agent may change what it is given.
+        self._input = capture(self.planned.case.input)
+        self._start = start
+        return run
+
+    @property
+    def has_begun(self) -> bool:
+        """True once its clock runs."""
+        return self._start is not None
+
+    def seconds(self) -> float:
+        """Return for how long it has been under way."""
+        return 0.0 if self._start is None else (time.perf_counter_ns() - self._start) / 1e9
+
+    def end(self) -> None:
+        """Stop the clock: what follows is fluxloop's time, not the agent's."""
+        self._end = time.perf_counter_ns()
+        if os.getpid() != self._process:
+            os._exit(0)
+
+    def succeeded(self, output: object) -> Attempt:
+        """Return the record of an attempt that gave an output."""
+        return self._attempt("ok", capture(output), None)
+
+    def failed(self, error: BaseException) -> Attempt:
+        """Return the record of an attempt that raised, or was cancelled before it began."""
+        if self._start is None:
+            self._open()
+        if self._end is None:
+            self._end = time.perf_counter_ns()
+        if os.getpid() != self._process:
+            # A process the agent has forked ends here: it must not go on with the parent's experiment.
+            os._exit(error.code if isinstance(error, SystemExit) and isinstance(error.code, int) else 1)
+        transient = infrastructure(error)
+        kind: ErrorKind = "agent" if transient is None else "infrastructure"
+        told = RunError(kind, type_name(error), message(error), traceback_of(error))
+        attempt = self._attempt("error", None, told)
+        attempt.retry = wants_retry(error, transient, self._retry_on)
+        if transient is not None:
+            attempt.retry_after = retry_after(transient)
+            attempt.is_overload = is_overload(transient)
+        return attempt
+
+    def timed_out(self, limit: float, where: str | None, remark: str = "") -> Attempt:
+        """Return the record of an attempt whose time was over.
+
+        Args:
+            limit: the seconds it had.
+            where: a traceback of what it was doing.
+            remark: what else is to be said.
+        """
+        if self._start is None:
+            self._open()
+        self._end = time.perf_counter_ns()
+        if os.getpid() != self._process:
+            os._exit(1)
+        told = f"no answer within {limit:g} s (runner.timeout_seconds){remark}"
+        attempt = self._attempt("timeout", None, RunError("timeout", "TimeoutError", told, where))
+        attempt.retry = is_named(TimeoutError(), self._retry_on)
+        return attempt
+
+    def abandon(self, limit: float, where: str | None, remark: str = "") -> Attempt:
+        """Return its record as it is now, as `timed_out` does; nothing it does later is seen."""
+        attempt = self.timed_out(limit, where, remark)
+        self.run.discarded = True
+        attempt.left_running = True
+        return attempt
+
+    def _attempt(self, status: Status, output: object, error: RunError | None) -> Attempt:
+        run = self.run
+        run.closed = True
+        start = self._start or 0
+        end = self._end or start
+        return Attempt(
+            self.planned,
+            self.number,
+            status,
+            self._input,
+            output,
+            error,
+            timestamp(start + run.offset),
+            timestamp(end + run.offset),
+            milliseconds(end - start),
+            tuple(run.observations),
+            capture("".join(run.stdout)) if run.stdout else None,
+            capture("".join(run.stderr)) if run.stderr else None,
+        )
+
+
+def traceback_of(error: BaseException) -> str | None:
+    """The traceback as Python prints it, without fluxloop's own frames."""
+    try:
+        told = traceback.TracebackException.from_exception(error)
+        _trim(told)
+        return str(capture("".join(told.format())))
+    except BaseException:  # an exception may be as hostile as any object
+        return None
+
+
+def _trim(told: traceback.TracebackException | None) -> None:
+    while told is not None:
+        told.stack[:] = [frame for frame in told.stack if not frame.filename.startswith(_PACKAGE)]
+        for member in getattr(told, "exceptions", None) or ():
+            _trim(member)
+        told = told.__cause__ or told.__context__

@@ -1,0 +1,48 @@
+"""When the attempts on a loop are over their time."""
+
+from __future__ import annotations
+
+import asyncio
+
+from fluxloop.attempt import OpenAttempt
+from fluxloop.stacks import task_stack
+
+
+class Deadlines:
+    """Cancel the attempts on a loop that are over their time, with one timer for all.
+
+    Each has the same time, so the oldest's is over first; a timer for each would cost as much as
+    the rest of its scheduling.
+
+    Args:
+        limit: the seconds an attempt may take.
+    """
+
+    def __init__(self, limit: float) -> None:
+        self._limit = limit
+        self._due: dict[OpenAttempt, float] = {}
+        self._armed = False
+
+    def begin(self, opened: OpenAttempt) -> None:
+        """Watch an attempt, from its own task."""
+        loop = asyncio.get_running_loop()
+        self._due[opened] = due = loop.time() + self._limit
+        if not self._armed:
+            self._armed = True
+            loop.call_at(due, self._expire, loop)
+
+    def end(self, opened: OpenAttempt) -> None:
+        """Let an attempt be."""
+        self._due.pop(opened, None)
+
+    def _expire(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._armed = False
+        for opened, due in list(self._due.items()):
+            if due > loop.time():
+                self._armed = True
+                loop.call_at(due, self._expire, loop)
+                return
+            self.end(opened)
+            if opened.task is not None:
+                opened.task.cancel()
+                opened.expired = task_stack(opened.task)

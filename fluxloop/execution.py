@@ -1,0 +1,260 @@
+"""One execution of a plan: the directory, the loop that settles every attempt, the summary."""
+
+from __future__ import annotations
+
+import shutil
+import signal
+import time
+from collections.abc import Generator, Iterable, Sequence
+from contextlib import AbstractContextManager, closing, nullcontext, suppress
+from pathlib import Path
+from typing import Any
+
+from attrs import define, field
+
+from fluxloop.clock import timestamp
+from fluxloop.exceptions import SinkError, UsageError
+from fluxloop.executors.base import Executor
+from fluxloop.interrupt import Abandoned, Interrupt
+from fluxloop.plan import Plan
+from fluxloop.progress import Progress, clock, counted, one_line
+from fluxloop.records import Attempt, PlannedRun, RunError
+from fluxloop.runner import Task
+from fluxloop.schedule import Limits, Schedule
+from fluxloop.sinks.base import SinkContext
+from fluxloop.sinks.group import SinkGroup
+from fluxloop.store.documents import to_json, write_document
+from fluxloop.store.layout import CONFIG, STALLS, SUMMARY
+from fluxloop.summary import ExperimentStatus, Summary, SummaryBuilder
+from fluxloop.tracing.capture import message, type_name
+from fluxloop.tracing.output import captured_output
+from fluxloop.watch import Watch
+
+SUGGEST_AFTER = 10
+"""Runs after which it is clear how long they take."""
+SUGGESTED = 8
+MAX_TOLD = 5
+"""Runs named when they are left in flight."""
+
+
+@define(kw_only=True)
+class Execution:
+    """Start, settle and write every run of a plan; the only place that writes results."""
+
+    name: str
+    path: Path
+    """The experiment directory, made and empty."""
+    plan: Plan
+    task: Task
+    executor: Executor
+    limits: Limits
+    stall_seconds: float
+    sinks: SinkGroup
+    summary: SummaryBuilder
+    progress: Progress
+    interrupt: Interrupt
+    may_suggest: bool = False
+    """Whether more at a time is there for the asking."""
+    left_running: int = field(default=0, init=False)
+    """Attempts that nothing could end: they may go on in this process."""
+    _retried: RunError | None = field(default=None, init=False)
+    _told: set[str] = field(factory=set, init=False)
+    _began: tuple[float, float] = field(factory=lambda: (time.monotonic(), time.process_time()), init=False)
+
+    def run(self, config: dict[str, Any], config_yaml: bytes) -> Summary:
+        """Run the plan and return what it came to.
+
+        Args:
+            config: the resolved configuration, for sinks.
+            config_yaml: the same as the directory keeps it.
+
+        Raises:
+            UsageError: what the user can mend; nothing has run and the directory is gone.
+            SinkError: the results could not be written; what was written is safe.
+        """
+        try:
+            with self.interrupt.listening():
+                self._begin(config, config_yaml)
+                return self._finish(*self._run_all())
+        except BaseException as error:
+            self._give_up(error)
+            if isinstance(error, SinkError) and self.summary.total:
+                told = f"{error}; the {self.summary.total} runs finished before are safe in {self.path}"
+                raise SinkError(told) from error
+            raise
+
+    def _begin(self, config: dict[str, Any], config_yaml: bytes) -> None:
+        write_document(self.path / CONFIG, config_yaml)
+        write_document(self.path / SUMMARY, to_json(self.summary.build("running", completed_at=None)))
+        self.sinks.open(SinkContext(name=self.name, path=self.path, planned=len(self.plan), config=config))
+
+    def _run_all(self) -> tuple[ExperimentStatus, str | None]:
+        schedule = Schedule(self.plan, self.limits, clock=time.monotonic, urgency=lambda: self.interrupt.urgency)
+        watch = Watch(
+            schedule,
+            self.interrupt,
+            stall_seconds=self.stall_seconds,
+            file=self.path / STALLS,
+            tell=self.progress.warn,
+        )
+        self.interrupt.announce = lambda hint: self.progress.signal(_stopping(schedule) + hint)
+        self.interrupt.last_words = lambda held: self._last_words(schedule, held)
+        self.progress.start(len(self.plan))
+        try:
+            with (
+                self._output(),
+                watch.watching(),
+                closing(_closable(self.executor.run(self.task, schedule))) as batches,
+            ):
+                self.interrupt.release()
+                for attempts in batches:
+                    self.interrupt.hold()
+                    if self.interrupt.abandoned:
+                        break  # what an agent makes of being left is no answer of its own
+                    watch.heard(bool(attempts))
+                    self._settle(attempts, schedule)
+                    self.interrupt.release()
+        except Abandoned:
+            pass  # nothing else ended what was in flight; what is done is written
+        finally:
+            self.interrupt.hold()
+            self.progress.stop()
+        return self._outcome(schedule)
+
+    def _settle(self, attempts: Sequence[Attempt], schedule: Schedule) -> None:
+        """Write what has ended, then count it, then share it."""
+        traces = [trace for attempt in attempts if (trace := schedule.settle(attempt))]
+        if traces:
+            self.sinks.write(traces)
+            for trace in traces:
+                self.progress.update(trace, self.summary.add(trace))
+                if trace.error is not None:
+                    _heed(trace.error, self.interrupt)
+            self.sinks.share(traces)
+        for attempt in attempts:
+            if attempt.left_running:
+                self.left_running += 1
+                self._tell_once("left", _left(attempt))
+            if attempt.retry and attempt.error is not None and attempt.number <= self.limits.max_retries:
+                self._retried = attempt.error
+                again = f"{attempt.planned.trace_id} is tried again after {told_run_error(attempt.error)}"
+                self._tell_once("retried", f"{again}. Further retries are not announced.")
+            if attempt.is_overload and attempt.retry_after and attempt.retry_after >= 1:
+                asked = f"A service asks to be left alone for {clock(attempt.retry_after)}"
+                self._tell_once("asked", f"{asked}; nothing starts until then.")
+        if schedule.stop_reason is not None and self.summary.total < len(self.plan):
+            self._tell_once("stopped", f"{_stopping(schedule)} Reason: {schedule.stop_reason}.")
+        if self.may_suggest and self.summary.total >= SUGGEST_AFTER:
+            self.may_suggest = False
+            self._suggest()
+        self.progress.tick(schedule)
+
+    def _suggest(self) -> None:
+        """Say what running more at a time would save, when the agent mostly waits."""
+        elapsed, busy = time.monotonic() - self._began[0], time.process_time() - self._began[1]
+        left = elapsed / self.summary.total * (len(self.plan) - self.summary.total)
+        faster = left / min(SUGGESTED, max(1, len(self.plan) - self.summary.total))
+        if busy < elapsed / 2 and left - faster >= 1:
+            self.progress.info(f"The rest will take {clock(left)}; with --parallel {SUGGESTED} about {clock(faster)}")
+
+    def _tell_once(self, topic: str, line: str) -> None:
+        if topic not in self._told:
+            self._told.add(topic)
+            self.progress.warn(line)
+
+    def _outcome(self, schedule: Schedule) -> tuple[ExperimentStatus, str | None]:
+        if in_flight := schedule.in_flight:
+            self.left_running += len(in_flight)
+            self._tell_once("in flight", _left_in_flight(in_flight))
+        if schedule.waiting and self._retried is not None:
+            waited = f"{counted(schedule.waiting, 'run')} waited for another attempt"
+            self._tell_once("waiting", f"{waited}; the last error was {told_run_error(self._retried)}.")
+        left = len(self.plan) - self.summary.total
+        if not left:
+            return "completed", None
+        if self.interrupt.requested:
+            if self.interrupt.signal is None:
+                self.progress.warn(f"Cancelled; {counted(left, 'run')} of {len(self.plan)} not run.")
+                return "interrupted", "cancelled"
+            return "interrupted", signal.Signals(self.interrupt.signal).name
+        if schedule.stop_reason is not None:
+            return "stopped", schedule.stop_reason
+        gave = f"the executor {type_name(self.executor)} gave back {self.summary.total} of {len(self.plan)} runs"
+        return "stopped", gave
+
+    def _finish(self, status: ExperimentStatus, reason: str | None, *, sinks_hang: bool = False) -> Summary:
+        final = self.summary.build(status, completed_at=timestamp(time.time_ns()), stop_reason=reason)
+        try:
+            write_document(self.path / SUMMARY, to_json(final))
+        finally:
+            if not sinks_hang:
+                self.sinks.close(final)
+        return final
+
+    def _last_words(self, schedule: Schedule, sinks_hang: bool) -> None:
+        """Leave honest files behind when the process is about to end."""
+        with suppress(SinkError, OSError):
+            self._finish(*self._outcome(schedule), sinks_hang=sinks_hang)
+        self.progress.stop()
+        left = len(self.plan) - self.summary.total
+        self.progress.signal(f"{left} of {len(self.plan)} runs were not run; the results are in {self.path}")
+
+    def _give_up(self, error: BaseException) -> None:
+        """Leave nothing behind when nothing has run and the user can mend it, else all that is done."""
+        if isinstance(error, UsageError | SinkError | KeyboardInterrupt) and not self.summary.total:
+            with suppress(SinkError):
+                self.sinks.close(self.summary.build("failed", completed_at=None))
+            shutil.rmtree(self.path, ignore_errors=True)
+            return
+        reason = str(error) if isinstance(error, SinkError) else f"{type_name(error)}: {message(error)}"
+        with suppress(SinkError):  # what went wrong first is what is raised
+            self._finish("failed", reason)
+
+    def _output(self) -> AbstractContextManager[None]:
+        if not self.task.capture_output and not self.progress.has_bar:
+            return nullcontext()
+        return captured_output(self.progress.aside, self.progress.stand_aside)
+
+
+def _left(attempt: Attempt) -> str:
+    """That an attempt was given up, told for the first of them."""
+    seconds = attempt.duration_ms / 1000
+    return (
+        f"{attempt.planned.trace_id} was given up after {seconds:.3g} s. Nothing can end it, so it may still be"
+        " running, unseen. Others like it are not announced."
+    )
+
+
+def _left_in_flight(in_flight: list[tuple[PlannedRun, int, float]]) -> str:
+    """Which runs did not come to their end, so that one that hangs can be found."""
+    told = [
+        f"{run.trace_id} ({one_line(run.case.id, 40)}) after {clock(since)}" for run, _, since in in_flight[:MAX_TOLD]
+    ]
+    more = f" and {len(in_flight) - MAX_TOLD} more" if len(in_flight) > MAX_TOLD else ""
+    return f"Left unfinished: {', '.join(told)}{more}."
+
+
+def told_run_error(error: RunError) -> str:
+    """Type and message in one line."""
+    return f"{error.type}: {one_line(error.message, 200)}" if error.message else error.type
+
+
+def _stopping(schedule: Schedule) -> str:
+    """What a stop means for the attempts in flight."""
+    in_flight = len(schedule.in_flight)
+    if not in_flight:
+        return "Stopping."
+    return f"Stopping: {counted(in_flight, 'run')} in flight may take another {clock(schedule.limits.grace)}."
+
+
+def _heed(error: RunError, interrupt: Interrupt) -> None:
+    """Take from a run's error what it says about the experiment."""
+    if error.type == "bdb.BdbQuit":  # who quits the debugger has seen enough
+        interrupt.request()
+    elif error.type == "KeyboardInterrupt":  # it may have been Ctrl-C, come to a handler of the agent's
+        interrupt.retake()
+
+
+def _closable(batches: Iterable[Sequence[Attempt]]) -> Generator[Sequence[Attempt], None, None]:
+    """The executor's batches as a generator, whose `close` reaches the executor's own."""
+    yield from batches

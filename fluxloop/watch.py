@@ -1,0 +1,91 @@
+"""What is looked after from beside the loop, whoever has its thread."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from fluxloop.calling.loop import running
+from fluxloop.clock import timestamp
+from fluxloop.interrupt import HEED_SECONDS, Interrupt
+from fluxloop.records import PlannedRun
+from fluxloop.schedule import Schedule
+from fluxloop.stacks import all_stacks
+
+TICK_SECONDS = 0.2
+CLOSING_SECONDS = 5.0
+"""How long an executor may take to end what it has left in flight, and to leave the target."""
+
+
+class Watch:
+    """Say where everything hangs when nothing finishes, and make the loop heed what it does not hear.
+
+    Args:
+        schedule: what is in flight, and whether that is to be left.
+        interrupt: how the loop is made to leave it.
+        stall_seconds: how long nothing may finish; 0 for as long as it likes.
+        file: where the stacks go.
+        tell: called with one line about a stall, from the watching thread.
+    """
+
+    def __init__(
+        self,
+        schedule: Schedule,
+        interrupt: Interrupt,
+        *,
+        stall_seconds: float,
+        file: Path,
+        tell: Callable[[str], None],
+    ) -> None:
+        self._schedule = schedule
+        self._interrupt = interrupt
+        self._stall_seconds = stall_seconds
+        self._file = file
+        self._tell = tell
+        self._heard = self._finished = time.monotonic()
+        self._done = threading.Event()
+
+    def heard(self, finished: bool) -> None:
+        """Note that the loop has its thread, and whether any attempt has ended."""
+        self._heard = time.monotonic()
+        if finished:
+            self._finished = self._heard
+
+    @contextmanager
+    def watching(self) -> Iterator[None]:
+        """Watch for as long as the context lasts."""
+        thread = threading.Thread(target=self._watch, name="fluxloop-watch", daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            self._done.set()
+            thread.join()  # from here on nobody insists
+
+    def _watch(self) -> None:
+        while not self._done.wait(TICK_SECONDS):
+            now = time.monotonic()
+            # Once the executor knows, it has a while to tidy up.
+            patience = CLOSING_SECONDS if self._schedule.is_known_to_be_over else HEED_SECONDS
+            if self._schedule.stopping and self._schedule.is_over and now - self._heard > patience:
+                self._interrupt.insist()
+            if self._stall_seconds and now - self._finished > self._stall_seconds:
+                in_flight = self._schedule.in_flight
+                if any(seconds > self._stall_seconds for *_, seconds in in_flight):
+                    self._finished = now
+                    self._report(in_flight)
+
+    def _report(self, in_flight: list[tuple[PlannedRun, int, float]]) -> None:
+        listed = [
+            f"{planned.trace_id} of {planned.case.id}, attempt {number}, for {seconds:.0f} s"
+            for planned, number, seconds in in_flight
+        ]
+        told = f"Nothing has finished for {self._stall_seconds:g} s, {len(in_flight)} in flight"
+        text = "\n".join([f"{timestamp(time.time_ns())} {told}:", *listed, "", all_stacks(running.copy()), ""])
+        # A full disk is told by whoever writes the results.
+        with suppress(OSError), self._file.open("a", encoding="utf-8", errors="backslashreplace") as file:
+            file.write(text)
+        self._tell(f"{told}; where each of them is stands in {self._file}")
