@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from fluxloop import Experiment, rate_limit
+from fluxloop.rates import _queues
 
 RATE = "100/s"
 GAP = 0.01
@@ -231,3 +232,19 @@ assert fluxloop.rate_limit is home.rate_limit, fluxloop.rate_limit
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
+
+
+def test_who_gives_up_takes_nothing_from_the_others(name: str) -> None:
+    """However many have asked and were cancelled, the next moment is where it was."""
+
+    async def ask() -> None:
+        await enter(rate_limit(name, "1/h"))
+        following = _queues[name].pace.next
+        given_up = [asyncio.create_task(enter(rate_limit(name, "1/h"))) for _ in range(100)]
+        await asyncio.sleep(0)
+        for one in given_up:
+            one.cancel()
+        await asyncio.wait(given_up)
+        assert _queues[name].pace.next == following
+
+    asyncio.run(ask())

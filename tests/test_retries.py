@@ -357,3 +357,18 @@ def test_a_service_that_misbehaves_fails_no_run_and_is_not_overrun(name: str, ex
         assert min(later, default=math.inf) >= before + seconds
         assert seconds < 1 or len(later) > RUNS / 4
     assert max(seconds for *_, seconds in noting.pauses) == 1
+
+
+def test_an_outage_that_lasts_to_the_end_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The first error that is tried again, and how many runs waited for another attempt when time was over."""
+
+    def agent(text: str) -> str:
+        raise ConnectionError("the service is down")
+
+    result = Experiment(
+        target=agent, inputs=["a", "b"], output_dir=tmp_path, max_retries=5, max_time=0.5, progress=False
+    ).run()
+    told = capsys.readouterr().err
+    assert result.summary.not_run == 2
+    assert "trace_001 is tried again after ConnectionError: the service is down." in told
+    assert "2 runs waited for another attempt; the last error was ConnectionError: the service is down." in told

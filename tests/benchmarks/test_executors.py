@@ -5,8 +5,6 @@ from __future__ import annotations
 import asyncio
 import math
 import runpy
-import subprocess
-import sys
 import threading
 import time
 from collections import Counter
@@ -140,19 +138,6 @@ def test_the_table_is_aligned() -> None:
             "x         y               2.00    1.50           -3.0    12.3",
         ]
     )
-
-
-@pytest.mark.slow
-def test_it_runs_as_the_readme_says() -> None:
-    """`python -m tests.benchmarks.executors` prints the table and nothing else."""
-    done = subprocess.run(
-        [sys.executable, "-m", "tests.benchmarks.executors"], cwd=FILE.parents[2], capture_output=True, text=True
-    )
-
-    assert (done.returncode, done.stderr) == (0, "")
-    lines = done.stdout.splitlines()
-    assert lines[0].startswith("measured ")
-    assert len({len(line) for line in lines}) == 1
 
 
 def assert_measured(rows: list[Any]) -> None:

@@ -261,3 +261,56 @@ def test_nothing_is_told_of_what_is_left_behind(
     assert set(threading.enumerate()) <= before
     gc.collect()
     assert caplog.records == []
+
+
+def test_what_waits_behind_no_attempt_gets_a_new_loop(tmp_path: Path, gate: threading.Event) -> None:
+    """A call that blocks the loop between two runs, as one left by the first may, holds up no later run."""
+    loops: list[asyncio.AbstractEventLoop] = []
+    blocked = threading.Event()
+
+    def block() -> None:
+        blocked.set()
+        gate.wait()
+
+    async def agent(text: str) -> str:
+        loops.append(asyncio.get_running_loop())
+        return text
+
+    class Unlucky(AsyncioExecutor):
+        """Blocks its loop once the first run has ended."""
+
+        def run(self, task: Task, schedule: Schedule) -> Any:
+            for batch in super().run(task, schedule):
+                if batch and not blocked.is_set():
+                    loops[0].call_soon_threadsafe(block)
+                    blocked.wait()
+                yield batch
+
+    limits = {"runner.timeout_seconds": LIMIT, "runner.run_delay_seconds": 0.01}
+    result = Experiment(
+        target=agent, inputs=["a", "b", "c"], output_dir=tmp_path, executor=Unlucky(1), overrides=limits
+    ).run()
+    assert [trace.status for trace in result] == ["ok"] * 3
+    assert len(set(loops)) == 2
+
+
+def test_a_target_that_is_never_left_is_given_up(
+    tmp_path: Path, gate: threading.Event, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The results are whole, and a warning says so."""
+    monkeypatch.setattr("fluxloop.calling.loop.LEAVING_SECONDS", 0.1)
+
+    class Client:
+        async def __aenter__(self) -> Client:
+            return self
+
+        async def __aexit__(self, *error: object) -> None:
+            await asyncio.Event().wait()
+
+        async def run(self, text: str) -> str:
+            return text
+
+    with pytest.warns(RuntimeWarning) as told:
+        result = run(Client, tmp_path, ["a"])
+    assert "leaving the target took too long" in str(told[0].message)
+    assert (result.summary.status, result.summary.passed) == ("completed", 1)

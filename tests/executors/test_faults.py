@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import signal
 import subprocess
 import sys
 import threading
@@ -645,3 +646,27 @@ def wait_until(holds: Callable[[], bool]) -> None:
             return
         threading.Event().wait(0.01)
     raise AssertionError("it never held")
+
+
+@pytest.mark.parametrize("executor", ["inline", "threads"])
+def test_a_process_an_agent_forks_is_ended_by_signals(executor: str, folder: Path) -> None:
+    """As it is outside an experiment: fluxloop's own handlers are for its own process."""
+    (folder / "forking.py").write_text(
+        "import os, signal\n"
+        "def run(text):\n"
+        "    read, write = os.pipe()\n"
+        "    child = os.fork()\n"
+        "    if not child:\n"
+        "        os.write(write, b'here')\n"
+        "        while True: signal.pause()\n"
+        "    os.read(read, 4)\n"
+        "    os.kill(child, signal.SIGTERM)\n"
+        "    return os.WTERMSIG(os.waitpid(child, 0)[1])\n"
+    )
+    code = (
+        "from fluxloop import Experiment\n"
+        f"result = Experiment(target='forking:run', inputs=['a'], executor='{executor}').run()\n"
+        "print([trace.output for trace in result])\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=folder, capture_output=True, text=True, timeout=60)
+    assert done.stdout == f"[{int(signal.SIGTERM)}]\n"
