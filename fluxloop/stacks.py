@@ -9,7 +9,6 @@ import sys
 import threading
 import traceback
 from collections.abc import Iterable
-from contextlib import suppress
 from pathlib import Path
 from types import AsyncGeneratorType, CoroutineType, FrameType, GeneratorType
 from typing import Any
@@ -20,7 +19,12 @@ _PACKAGE = str(Path(__file__).parent) + os.sep
 def thread_stack(ident: int | None) -> str | None:
     """Return where a thread is, without fluxloop's own frames, or None when it has ended."""
     frame = sys._current_frames().get(ident) if ident is not None else None
-    return None if frame is None else _told(_from_ours(traceback.extract_stack(frame)))
+    if frame is None:
+        return None
+    try:
+        return _told(_from_ours(traceback.extract_stack(frame)))
+    except Exception as error:  # to show a line, Python asks the loader of its module, which may be anybody's
+        return f"unreadable: {error!r}\n"
 
 
 def _from_ours(frames: list[traceback.FrameSummary]) -> list[traceback.FrameSummary]:
@@ -32,9 +36,11 @@ def _from_ours(frames: list[traceback.FrameSummary]) -> list[traceback.FrameSumm
 def task_stack(task: asyncio.Task[Any]) -> str:
     """Return where a task waits, from its coroutine to what that awaits in the end, other tasks included."""
     frames: list[tuple[FrameType, int]] = []
-    with suppress(Exception):  # what an agent awaits may be as hostile as any object
+    try:
         _follow(task.get_coro(), frames)
-    return _told(traceback.StackSummary.extract(iter(frames)))
+        return _told(traceback.StackSummary.extract(iter(frames)))
+    except Exception as error:  # what an agent awaits may be as hostile as any object
+        return f"unreadable: {type(error).__name__}\n"
 
 
 def _follow(waiting: Any, frames: list[tuple[FrameType, int]]) -> None:

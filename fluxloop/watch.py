@@ -76,7 +76,10 @@ class Watch:
                 in_flight = self._schedule.in_flight
                 if any(seconds > self._stall_seconds for *_, seconds in in_flight):
                     self._finished = now
-                    self._report(in_flight)
+                    try:
+                        self._report(in_flight)
+                    except Exception as error:  # whatever it meets, the watch goes on
+                        self._tell(f"Nothing finishes, and where it hangs cannot be told: {error!r}")
 
     def _report(self, in_flight: list[tuple[PlannedRun, int, float]]) -> None:
         listed = [

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import gc
 import threading
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -26,14 +25,6 @@ def impatience(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("fluxloop.calling.loop._CLOSING_SECONDS", 0.2)
     monkeypatch.setattr("fluxloop.calling.loop.ANSWER_SECONDS", 0.1, raising=False)
     monkeypatch.setattr("fluxloop.executors.asyncio.CLOSING_SECONDS", 0.1)
-
-
-@pytest.fixture
-def gate() -> Iterator[threading.Event]:
-    """What hanging agents wait for; it opens when the test is over."""
-    gate = threading.Event()
-    yield gate
-    gate.set()
 
 
 def run(target: Any, folder: Path, inputs: Any, **options: Any) -> ExperimentResult:

@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -39,14 +39,6 @@ def impatience(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("fluxloop.calling.loop._CLOSING_SECONDS", 0.2)
     monkeypatch.setattr("fluxloop.executors.asyncio.CLOSING_SECONDS", 0.1)
     monkeypatch.setattr("fluxloop.executors.threads.CLOSING_SECONDS", 0.1)
-
-
-@pytest.fixture
-def gate() -> Iterator[threading.Event]:
-    """What hanging agents wait for; it opens when the test is over."""
-    gate = threading.Event()
-    yield gate
-    gate.set()
 
 
 @pytest.fixture(autouse=True)

@@ -6,7 +6,7 @@ import asyncio
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from queue import SimpleQueue
 from typing import Any
@@ -26,14 +26,6 @@ LIMIT = 0.3
 def impatience(monkeypatch: pytest.MonkeyPatch) -> None:
     """The end waits for a moment only."""
     monkeypatch.setattr("fluxloop.executors.threads.CLOSING_SECONDS", 0.1)
-
-
-@pytest.fixture
-def gate() -> Iterator[threading.Event]:
-    """What hanging agents wait for; it opens when the test is over."""
-    gate = threading.Event()
-    yield gate
-    gate.set()
 
 
 def run(target: Any, folder: Path, inputs: Any, **options: Any) -> ExperimentResult:
