@@ -137,7 +137,7 @@ class Execution:
                 self._tell_once("left", _left(attempt))
             if attempt.retry and attempt.error is not None and attempt.number <= self.limits.max_retries:
                 self._retried = attempt.error
-                again = f"{attempt.planned.trace_id} is tried again after {told_run_error(attempt.error)}"
+                again = f"{attempt.planned.trace_id} is tried again after {_told_error(attempt.error)}"
                 self._tell_once("retried", f"{again}. Further retries are not announced.")
             if attempt.is_overload and attempt.retry_after and attempt.retry_after >= 1:
                 asked = f"A service asks to be left alone for {clock(attempt.retry_after)}"
@@ -168,7 +168,7 @@ class Execution:
             self._tell_once("in flight", _left_in_flight(in_flight))
         if schedule.waiting and self._retried is not None:
             waited = f"{counted(schedule.waiting, 'run')} waited for another attempt"
-            self._tell_once("waiting", f"{waited}; the last error was {told_run_error(self._retried)}.")
+            self._tell_once("waiting", f"{waited}; the last error was {_told_error(self._retried)}.")
         left = len(self.plan) - self.summary.total
         if not left:
             return "completed", None
@@ -234,7 +234,7 @@ def _left_in_flight(in_flight: list[tuple[PlannedRun, int, float]]) -> str:
     return f"Left unfinished: {', '.join(told)}{more}."
 
 
-def told_run_error(error: RunError) -> str:
+def _told_error(error: RunError) -> str:
     """Type and message in one line."""
     return f"{error.type}: {one_line(error.message, 200)}" if error.message else error.type
 

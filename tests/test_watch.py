@@ -19,6 +19,7 @@ from fluxloop.records import Case
 from fluxloop.schedule import Schedule
 from fluxloop.store.layout import STALLS
 from fluxloop.watch import Watch
+from tests.waiting import wait_until
 
 STALL = 0.2
 
@@ -32,15 +33,6 @@ def attention(monkeypatch: pytest.MonkeyPatch) -> None:
 def stalls(folder: Path) -> str:
     """What has been written down so far, below a folder."""
     return "".join(path.read_text() for path in folder.rglob(STALLS))
-
-
-def wait_until(holds: Callable[[], Any]) -> None:
-    """Look again and again until it holds."""
-    for _ in range(3000):
-        if holds():
-            return
-        threading.Event().wait(0.01)
-    raise AssertionError("it never held")
 
 
 Releases = list[Callable[[], Any]]

@@ -30,14 +30,17 @@ class Executor(Protocol):
     """
 
     def run(self, task: Task, schedule: Schedule) -> Iterator[Sequence[Attempt]]:
-        """Run what the schedule gives until it gives no more.
+        """Run what the schedule gives until it is finished.
 
         Args:
             task: what each attempt does; `task.open()` builds the runner, once for each worker, to
                 be entered as a context manager. `runner.run(planned, number)` runs one attempt to
                 its end, in this thread or, for an async agent, on a loop beside it;
                 `await runner.run_async(planned, number)` runs one on a loop of the executor's.
-            schedule: `take()` gives the next planned run and its attempt number, or None. It is
-                called from one thread at a time. Each run taken is to be yielded once.
+            schedule: `take()` gives the next planned run and its attempt number, or None when
+                nothing may start now; `finished` says when to end, also when attempts in flight are
+                to be left; `wait_seconds()` how long to wait with room to spare. All belong to the
+                thread that calls `run`. Each attempt taken is to be yielded once, and a batch,
+                though it be empty, at least every tenth of a second, so that Ctrl-C is heeded.
         """
         ...

@@ -17,6 +17,7 @@ import pytest
 
 import fluxloop
 from fluxloop import Experiment, ExperimentResult, TargetError, Trace
+from tests.waiting import wait_until
 
 SYNC = [("inline", "sync"), ("threads", "sync")]
 ASYNC = [("inline", "async"), ("asyncio", "async"), ("threads", "async")]
@@ -629,15 +630,6 @@ def test_a_target_that_cannot_be_left_costs_no_result(executor: str, kind: str) 
     with pytest.warns(RuntimeWarning, match=r"leaving the target failed: .*ConnectionError: already gone"):
         result = run(Sticky, executor, "a", "b")
     assert [trace.output for trace in result] == ["A", "B"]
-
-
-def wait_until(holds: Callable[[], bool]) -> None:
-    """Look again and again until it holds."""
-    for _ in range(3000):
-        if holds():
-            return
-        threading.Event().wait(0.01)
-    raise AssertionError("it never held")
 
 
 @pytest.mark.parametrize("executor", ["inline", "threads"])

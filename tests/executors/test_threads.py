@@ -6,7 +6,6 @@ import asyncio
 import subprocess
 import sys
 import threading
-from collections.abc import Callable
 from pathlib import Path
 from queue import SimpleQueue
 from typing import Any
@@ -18,6 +17,7 @@ from fluxloop import Experiment, ExperimentResult, Task, ThreadsExecutor
 from fluxloop.plan import Plan
 from fluxloop.records import Case
 from fluxloop.schedule import Schedule
+from tests.waiting import wait_until
 
 LIMIT = 0.3
 
@@ -42,15 +42,6 @@ def schedule(count: int) -> Schedule:
 
 def workers() -> set[threading.Thread]:
     return {thread for thread in threading.enumerate() if thread.name.startswith("fluxloop-")}
-
-
-def wait_until(holds: Callable[[], bool]) -> None:
-    """Look again and again until it holds."""
-    for _ in range(3000):
-        if holds():
-            return
-        threading.Event().wait(0.01)
-    raise AssertionError("it never held")
 
 
 def test_a_thread_that_hangs_does_not_keep_the_process(tmp_path: Path) -> None:
