@@ -6,15 +6,16 @@ import asyncio
 import os
 import time
 import traceback
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 from fluxloop.clock import milliseconds, timestamp
 from fluxloop.failures import infrastructure, is_named, is_overload, retry_after, wants_retry
-from fluxloop.records import Attempt, ErrorKind, PlannedRun, RunError, Status
+from fluxloop.records import Attempt, Case, ErrorKind, PlannedRun, RunError, Status
 from fluxloop.tracing.capture import capture, message, type_name
 from fluxloop.tracing.context import Run, current
+from fluxloop.tracing.redaction import Redaction
 
 _PACKAGE = str(Path(__file__).parent) + os.sep
 
@@ -30,9 +31,12 @@ class OpenAttempt:
         "_end",
         "_input",
         "_keeps_output",
+        "_needles",
         "_process",
+        "_redaction",
         "_retry_on",
         "_start",
+        "_told",
         "expired",
         "number",
         "patience",
@@ -42,7 +46,14 @@ class OpenAttempt:
         "worker",
     )
 
-    def __init__(self, planned: PlannedRun, number: int, retry_on: Sequence[str], keeps_output: bool) -> None:
+    def __init__(
+        self,
+        planned: PlannedRun,
+        number: int,
+        retry_on: Sequence[str],
+        keeps_output: bool,
+        redaction: Redaction | None = None,
+    ) -> None:
         self.planned = planned
         self.number = number
         self.expired: str | None = None
@@ -56,6 +67,7 @@ class OpenAttempt:
         self.run: Run
         self._retry_on = retry_on
         self._keeps_output = keeps_output
+        self._redaction = redaction
         self._start: int | None = None
         self._end: int | None = None
 
@@ -69,10 +81,12 @@ class OpenAttempt:
         self._process = os.getpid()
         wall = time.time_ns()
         start = time.perf_counter_ns()
-        self.run = run = Run(self.planned, self.number, wall - start)
+        self.run = run = Run(self.planned, self.number, wall - start, self._redaction)
         run.uncaptured = not self._keeps_output
         # At the start, because an agent may change what it is given.
-        self._input = capture(self.planned.case.input)
+        run.redaction.refresh()
+        self._input, self._told = _as_told(self.planned.case, run)
+        self._needles = run.redaction.needles
         self._start = start
         return run
 
@@ -93,7 +107,7 @@ class OpenAttempt:
 
     def succeeded(self, output: object) -> Attempt:
         """Return the record of an attempt that gave an output."""
-        return self._attempt("ok", capture(output), None)
+        return self._attempt("ok", capture(output, self._known_by_now()), None)
 
     def failed(self, error: BaseException) -> Attempt:
         """Return the record of an attempt that raised, or was cancelled before it began."""
@@ -106,7 +120,8 @@ class OpenAttempt:
             os._exit(error.code if isinstance(error, SystemExit) and isinstance(error.code, int) else 1)
         transient = infrastructure(error)
         kind: ErrorKind = "agent" if transient is None else "infrastructure"
-        told = RunError(kind, type_name(error), message(error), traceback_of(error))
+        redact = self._known_by_now().text
+        told = RunError(kind, redact(type_name(error)), redact(message(error)), traceback_of(error, redact))
         attempt = self._attempt("error", None, told)
         attempt.retry = wants_retry(error, transient, self._retry_on)
         if transient is not None:
@@ -128,7 +143,8 @@ class OpenAttempt:
         if os.getpid() != self._process:
             os._exit(1)
         told = f"no answer within {limit:g} s (runner.timeout_seconds){remark}"
-        attempt = self._attempt("timeout", None, RunError("timeout", "TimeoutError", told, where))
+        stack = None if where is None else self._known_by_now().text(where)
+        attempt = self._attempt("timeout", None, RunError("timeout", "TimeoutError", told, stack))
         attempt.retry = is_named(TimeoutError(), self._retry_on)
         return attempt
 
@@ -139,12 +155,35 @@ class OpenAttempt:
         attempt.left_running = True
         return attempt
 
+    def _known_by_now(self) -> Redaction:
+        """What is to be masked: an agent may have loaded its environment while it ran."""
+        redaction = self.run.redaction
+        redaction.refresh()
+        if redaction is not self._redaction and self._redaction is not None:
+            self._redaction.refresh()  # what is shown on the screen, too
+        return redaction
+
+    def _mask_again(self, redaction: Redaction) -> None:
+        """Mask what was seen before its secret was known."""
+        self._input = capture(self._input, redaction)
+        case = self._told or self.planned.case
+        named = _named(case, redaction) or case
+        expected, metadata = capture(case.expected, redaction), capture(case.metadata, redaction)
+        self._told = Case(case.index, named.id, None, named.persona, expected, metadata)
+        for observation in list(self.run.observations):
+            for part in ("name", "input", "output", "model", "metadata"):
+                setattr(observation, part, capture(getattr(observation, part), redaction))
+            if (error := observation.error) is not None:
+                error.type, error.message = redaction.text(error.type), redaction.text(error.message)
+
     def _attempt(self, status: Status, output: object, error: RunError | None) -> Attempt:
         run = self.run
         run.closed = True
+        if run.redaction.needles is not self._needles:
+            self._mask_again(run.redaction)
         start = self._start or 0
         end = self._end or start
-        return Attempt(
+        attempt = Attempt(
             self.planned,
             self.number,
             status,
@@ -155,17 +194,46 @@ class OpenAttempt:
             timestamp(end + run.offset),
             milliseconds(end - start),
             tuple(run.observations),
-            capture("".join(run.stdout)) if run.stdout else None,
-            capture("".join(run.stderr)) if run.stderr else None,
+            capture("".join(run.stdout), run.redaction) if run.stdout else None,
+            capture("".join(run.stderr), run.redaction) if run.stderr else None,
         )
+        if self._told is not None:
+            attempt.told = self._told
+        return attempt
 
 
-def traceback_of(error: BaseException) -> str | None:
+def _as_told(case: Case, run: Run) -> tuple[Any, Case | None]:
+    """The input as the records show it, and the case when these show it otherwise than it is."""
+    redaction = run.redaction
+    if not redaction.by_name:
+        return capture(case.input, redaction), None
+    if type(case.input) is str and case.expected is None and case.metadata is None:
+        return capture(case.input, redaction), _named(case, redaction) if redaction.is_needed else None
+    secrets: list[str] = []
+    parts = [capture(part, redaction, secrets) for part in (case.input, case.expected, case.metadata)]
+    if secrets:
+        run.redaction = redaction = redaction.also(secrets)
+        parts = [capture(part, redaction) for part in parts]
+    value, expected, metadata = parts
+    named = _named(case, redaction) or case
+    return value, Case(case.index, named.id, None, named.persona, expected, metadata)
+
+
+def _named(case: Case, redaction: Redaction) -> Case | None:
+    """The case with its id and persona masked, or None when there is nothing to mask."""
+    shortest = redaction.shortest
+    if len(case.id) < shortest and (case.persona is None or len(case.persona) < shortest):
+        return None
+    id, persona = capture(case.id, redaction), capture(case.persona, redaction)
+    return None if (id, persona) == (case.id, case.persona) else Case(case.index, id, None, persona)
+
+
+def traceback_of(error: BaseException, redact: Callable[[str], str] = str) -> str | None:
     """The traceback as Python prints it, without fluxloop's own frames."""
     try:
         told = traceback.TracebackException.from_exception(error)
         _trim(told)
-        return str(capture("".join(told.format())))
+        return redact(str(capture("".join(told.format()))))
     except BaseException:  # an exception may be as hostile as any object
         return None
 

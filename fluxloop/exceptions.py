@@ -5,21 +5,45 @@ FluxloopError
 │   ├── ConfigError       the configuration, all its problems at once
 │   ├── InputError        the inputs, with file and line
 │   ├── TargetError       the agent cannot be loaded or bound
+│   ├── ResumeError       what is to go on would not be the same experiment
 │   ├── OutputError       the experiment directory cannot be made or read
+│   ├── MergeError        the directories are not the shards of one experiment, or not all of them
 │   └── MissingPackageError
 └── SinkError             results could not be written; what was written is safe
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from attrs import frozen
 
+from fluxloop.tracing.redaction import without_secrets
+
 
 class FluxloopError(Exception):
-    """The root of every error fluxloop raises."""
+    """The root of every error fluxloop raises; its message tells none of the environment's secrets."""
+
+    def __init__(self, *args: Any) -> None:
+        super().__init__(*args)
+        self.redact(without_secrets)
+
+    def redact(self, redact: Callable[[str], str]) -> None:
+        """Mask what is secret in the message."""
+        self.args = tuple(redact(arg) if isinstance(arg, str) else arg for arg in self.args)
+
+
+@contextmanager
+def redacted(redact: Callable[[str], str]) -> Iterator[None]:
+    """Mask what is secret in the errors of fluxloop that pass."""
+    try:
+        yield
+    except FluxloopError as error:
+        error.redact(redact)
+        raise
 
 
 class UsageError(FluxloopError):
@@ -40,10 +64,19 @@ class Problem:
         return ": ".join(part for part in parts if part)
 
 
+def _redacted(problem: Problem, redact: Callable[[str], str]) -> Problem:
+    key = None if problem.key is None else redact(problem.key)
+    return Problem(redact(problem.where), redact(problem.message), key)
+
+
 class _ProblemsError(UsageError):
     def __init__(self, problems: Sequence[Problem]) -> None:
         self.problems = tuple(problems)
         super().__init__("\n".join(map(str, self.problems)))
+
+    def redact(self, redact: Callable[[str], str]) -> None:
+        super().redact(redact)
+        self.problems = tuple(_redacted(problem, redact) for problem in self.problems)
 
 
 class ConfigError(_ProblemsError):
@@ -52,6 +85,10 @@ class ConfigError(_ProblemsError):
 
 class InputError(_ProblemsError):
     """The inputs are wrong; `problems` holds the faults found."""
+
+
+class ResumeError(_ProblemsError):
+    """What is to go on would not be the same experiment; `problems` holds every difference."""
 
 
 class TargetError(UsageError):
@@ -63,7 +100,12 @@ class OutputError(UsageError):
 
     def __init__(self, path: Path, message: str) -> None:
         self.path = path
+        self.message = message
         super().__init__(f"{path}: {message}")
+
+
+class MergeError(_ProblemsError):
+    """The directories are not the shards of one experiment, or not all; `problems` holds why."""
 
 
 class MissingPackageError(UsageError):

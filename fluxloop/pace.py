@@ -43,8 +43,8 @@ class Pace:
         self.next = float("-inf")
         """When the next event may happen."""
 
-    def reserve(self, now: float) -> float:
-        """Take the next free moment, now or later, and return it."""
+    def reserve(self, now: float, shares: int = 1) -> float:
+        """Take the next free moment, now or later, and return it; of so many shares of the rate, one."""
         moment = max(now, self.next)
-        self.next = moment + self.gap
+        self.next = moment + self.gap * shares
         return moment

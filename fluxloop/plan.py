@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sized
 from hashlib import blake2b
 from typing import Protocol
 
-from attrs import frozen
+from attrs import field, frozen
 
 from fluxloop.records import Case, PlannedRun
 
@@ -18,9 +19,110 @@ class Cases(Protocol):
     def __iter__(self) -> Iterator[Case]: ...
 
 
+_SHARD = re.compile(r" *([0-9]{1,6}) */ *([0-9]{1,6}) *")
+
+
+class Positions:
+    """Which runs of a plan, by their position from 0; a bit for each.
+
+    Example:
+        >>> done = Positions()
+        >>> done.add(7)
+        True
+        >>> done.add(7)
+        False
+        >>> 7 in done, 8 in done, len(done)
+        (True, False, 1)
+    """
+
+    def __init__(self) -> None:
+        self._bits = bytearray()
+        self._count = 0
+
+    def add(self, position: int) -> bool:
+        """Add a position; return False when it was there already."""
+        byte, bit = position >> 3, 1 << (position & 7)
+        if byte >= len(self._bits):
+            self._bits.extend(bytes(byte + 1 - len(self._bits)))
+        if self._bits[byte] & bit:
+            return False
+        self._bits[byte] |= bit
+        self._count += 1
+        return True
+
+    def __contains__(self, position: int) -> bool:
+        byte = position >> 3
+        return byte < len(self._bits) and bool(self._bits[byte] & 1 << (position & 7))
+
+    def __len__(self) -> int:
+        return self._count
+
+    @property
+    def end(self) -> int:
+        """One more than the last of them."""
+        bits = self._bits.rstrip(b"\0")
+        return 8 * (len(bits) - 1) + bits[-1].bit_length() if bits else 0
+
+
+@frozen
+class Shard:
+    """One of the equal shares a plan is cut into.
+
+    Every stretch of `count` runs of the plan has one for each shard, so that shares differ by one
+    run at most. Which of them it is changes from stretch to stretch: no shard has the same inputs
+    in every iteration, and one that is lost is missed by all inputs alike.
+
+    Example:
+        >>> str(Shard(2, 8))
+        '2/8'
+    """
+
+    index: int
+    """From 1."""
+    count: int
+
+    @classmethod
+    def of(cls, text: str) -> Shard:
+        """Read what `str` tells, such as `2/8`.
+
+        Raises:
+            ValueError: the text is no shard.
+        """
+        parts = _SHARD.fullmatch(text)
+        index, count = (int(parts[1]), int(parts[2])) if parts else (0, 0)
+        if not count:
+            raise ValueError(f"expected a shard such as 2/8, the second of eight, got {text!r}")
+        if not 1 <= index <= count:
+            told = f"expected a shard from 1/{count} to {count}/{count}, got {text!r}"
+            raise ValueError(f"{told}: shards are counted from 1" if index == 0 else told)
+        return cls(index, count)
+
+    def __str__(self) -> str:
+        return f"{self.index}/{self.count}"
+
+    def takes(self, position: int) -> bool:
+        """Tell whether the run at this position of the plan is one of the shard's."""
+        stretch, place = divmod(position, self.count)
+        return place == self._place(stretch)
+
+    def share(self, total: int) -> int:
+        """Return how many of the plan's first `total` runs are the shard's."""
+        whole, rest = divmod(total, self.count)
+        return whole + (self._place(whole) < rest)
+
+    def told(self, total: int) -> str:
+        """Say which part of so many runs it is."""
+        return f"{self.index} of {self.count}: {self.share(total)} of {total} runs"
+
+    def _place(self, stretch: int) -> int:
+        """Where in a stretch the shard's run is."""
+        turned = int.from_bytes(blake2b(b"%d" % stretch, digest_size=4).digest())
+        return (self.index - 1 - turned) % self.count
+
+
 @frozen(kw_only=True)
 class Plan(Sized):
-    """Every run of an experiment, in order: one pass over all inputs for each iteration.
+    """The runs of an experiment that are still to happen, in order: one pass over all inputs for each iteration.
 
     Example:
         >>> plan = Plan(cases=[Case(0, "a", "hi")], iterations=2, seed=1)
@@ -31,17 +133,48 @@ class Plan(Sized):
     cases: Cases
     iterations: int
     seed: int
+    shard: Shard | None = None
+    """The share that is this experiment's; None for all."""
+    done: Positions = field(factory=Positions)
+    """What has been run before."""
+    id_digits: int | None = None
+    """Digits of a trace id at least; by default as the number of runs has, and three."""
+    first_number: int = 1
+    """The number in the trace id of the first run."""
 
-    def __len__(self) -> int:
+    @property
+    def total(self) -> int:
+        """How many runs all shards have together."""
         return len(self.cases) * self.iterations
 
+    @property
+    def planned(self) -> int:
+        """How many runs are this experiment's, with those that are done."""
+        return self.total if self.shard is None else self.shard.share(self.total)
+
+    def __len__(self) -> int:
+        return self.planned - len(self.done)
+
+    @property
+    def digits(self) -> int:
+        """How many digits a trace id has at least."""
+        return self.id_digits or max(3, len(str(self.total)))
+
     def __iter__(self) -> Iterator[PlannedRun]:
-        width = max(3, len(str(len(self))))
-        number = 0
+        digits, shard, done = self.digits, self.shard, self.done
+        position = -1
         for iteration in range(self.iterations):
             for case in self.cases:
-                number += 1
-                yield PlannedRun(f"trace_{number:0{width}d}", case, iteration, run_seed(self.seed, case.id, iteration))
+                position += 1
+                if (done and position in done) or (shard is not None and not shard.takes(position)):
+                    continue
+                trace_id = f"trace_{self.first_number + position:0{digits}d}"
+                yield PlannedRun(trace_id, case, iteration, run_seed(self.seed, case.id, iteration))
+
+
+def seed_of(name: str) -> int:
+    """Return the seed that all shards of an experiment of this name draw, each on its own machine."""
+    return int.from_bytes(blake2b(name.encode(), digest_size=4).digest())
 
 
 def run_seed(seed: int, input_id: str, iteration: int) -> int:

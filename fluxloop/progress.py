@@ -10,7 +10,7 @@ import sys
 import threading
 import time
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from typing import Any, TextIO
 
@@ -59,7 +59,7 @@ def told_error(group: ErrorGroup, width: int) -> str:
 
 
 def shown_place(place: str) -> str:
-    """Return `file:line` as seen from here, which is shorter below the working directory."""
+    """Return a path, or `file:line`, as seen from here, which is shorter below the working directory."""
     try:
         relative = os.path.relpath(place)
     except OSError:  # the working directory is gone
@@ -68,16 +68,22 @@ def shown_place(place: str) -> str:
 
 
 class Screen:
-    """A text stream that may go away: a closed terminal or pipe ends the showing and nothing else."""
+    """A text stream that may go away: a closed terminal or pipe ends the showing and nothing else.
 
-    def __init__(self, stream: TextIO | None) -> None:
+    Args:
+        stream: where the text goes.
+        redact: masks what is secret in it.
+    """
+
+    def __init__(self, stream: TextIO | None, redact: Callable[[str], str] = str) -> None:
         self._stream = stream
+        self._redact = redact
         self.encoding = getattr(stream, "encoding", None) or "utf-8"
 
     def write(self, text: str) -> int:
         """Write what the stream's encoding has, and marks for the rest."""
         with self._open() as stream:
-            stream.write(text.encode(self.encoding, "replace").decode(self.encoding))
+            stream.write(self._redact(text).encode(self.encoding, "replace").decode(self.encoding))
         return len(text)
 
     def flush(self) -> None:
@@ -102,8 +108,9 @@ class Progress:
 
     has_bar = False
 
-    def __init__(self, stream: TextIO | None) -> None:
-        self._screen = Screen(stream)
+    def __init__(self, stream: TextIO | None, *, redact: Callable[[str], str] = str) -> None:
+        self._redact = redact
+        self._screen = Screen(stream, redact)
         self._lock = threading.RLock()
 
     def info(self, line: str) -> None:
@@ -111,7 +118,7 @@ class Progress:
 
     def warn(self, line: str) -> None:
         """Tell something the user must know."""
-        self._line(f"[WARN] {one_line(line, 1000)}")
+        self._line(f"[WARN] {one_line(self._redact(line), 1000)}")
 
     def _line(self, line: str) -> None:
         with self._lock:  # a stall is told from a thread of its own
@@ -122,7 +129,7 @@ class Progress:
         """Tell what a signal does, from inside its handler."""
         # The handler may have interrupted a write of the stream's own, which takes no second.
         with suppress(OSError):
-            os.write(2, f"\n[WARN] {line}\n".encode())
+            os.write(2, f"\n[WARN] {self._redact(line)}\n".encode())
 
     def start(self, total: int) -> None:
         """Begin to count towards `total` runs."""
@@ -154,8 +161,8 @@ class LogProgress(Progress):
         [INFO] Loaded 50 inputs
     """
 
-    def __init__(self, stream: TextIO | None) -> None:
-        super().__init__(stream)
+    def __init__(self, stream: TextIO | None, *, redact: Callable[[str], str] = str) -> None:
+        super().__init__(stream, redact=redact)
         self._total = self._done = self._failed = self._infrastructure = self._announced = 0
         self._began = self._last = self._noted = 0.0
         self._note = ""
@@ -245,8 +252,8 @@ class BarProgress(LogProgress):
 
     has_bar = True
 
-    def __init__(self, stream: TextIO | None, *, notebook: bool = False) -> None:
-        super().__init__(stream)
+    def __init__(self, stream: TextIO | None, *, notebook: bool = False, redact: Callable[[str], str] = str) -> None:
+        super().__init__(stream, redact=redact)
         self._notebook = notebook
         self._bar: Any = None
         self._debugging = False
@@ -364,19 +371,20 @@ def in_notebook() -> bool:
     return type(shell).__name__ == "ZMQInteractiveShell"
 
 
-def progress_for(show: bool | None, stream: TextIO | None = None) -> Progress:
+def progress_for(show: bool | None, stream: TextIO | None = None, *, redact: Callable[[str], str] = str) -> Progress:
     """Return the progress that fits where the output goes.
 
     Args:
         show: False for warnings alone; True for a bar in a terminal or notebook and lines elsewhere; None
             for a bar where there is a terminal or a notebook and warnings alone elsewhere.
         stream: `sys.stderr` by default.
+        redact: masks what is secret in what is shown.
     """
     stream = sys.stderr if stream is None else stream
     if show is False or stream is None:
-        return Progress(stream)
+        return Progress(stream, redact=redact)
     if in_notebook():
-        return BarProgress(stream, notebook=True)
+        return BarProgress(stream, notebook=True, redact=redact)
     if stream.isatty() and os.environ.get("TERM") != "dumb":
-        return BarProgress(stream)
-    return LogProgress(stream) if show else Progress(stream)
+        return BarProgress(stream, redact=redact)
+    return LogProgress(stream, redact=redact) if show else Progress(stream, redact=redact)

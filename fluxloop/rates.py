@@ -5,13 +5,31 @@ from __future__ import annotations
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from fluxloop.pace import Pace, spacing
 
 _lock = threading.Lock()
 _queues: dict[str, _Queue] = {}
+_shares: list[int] = []
+
+
+@contextmanager
+def one_share_of(shares: int) -> Iterator[None]:
+    """Let calls take one of so many shares of each rate; the others are for other machines.
+
+    It holds in the whole process, because an agent also calls from threads that know no run. When
+    it is told twice at a time, the smaller share holds.
+    """
+    with _lock:
+        _shares.append(shares)
+    try:
+        yield
+    finally:
+        with _lock:
+            _shares.remove(shares)
 
 
 class _Queue:
@@ -52,15 +70,16 @@ class _Queue:
             now = time.monotonic()
             if now < self.pace.next:
                 return self.pace.next - now
-            self.pace.reserve(now)
+            self.pace.reserve(now, max(_shares, default=1))
             return 0.0
 
 
 class rate_limit:  # noqa: N801  (used as a word, like `open`)
     """Wait until one more call fits the rate, across every run of this process.
 
-    The calls are spaced evenly, in the order in which they ask. The wait is part of the attempt
-    and counts towards its timeout.
+    The rate is the service's, and a shard of an experiment keeps to its share of it. The calls are
+    spaced evenly, in the order in which they ask. The wait is part of the attempt and counts
+    towards its timeout.
 
     Args:
         name: what is limited; all uses of a name share one rate.

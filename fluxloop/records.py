@@ -142,6 +142,8 @@ class Attempt:
     """True when the service answered 429, which asks everyone to wait."""
     left_running: bool = False
     """True when it was given up and nothing could end it."""
+    told: Case | None = None
+    """The case as the files show it, where that differs: its secrets masked."""
 
 
 @define(slots=False)

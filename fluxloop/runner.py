@@ -14,7 +14,7 @@ from pathlib import Path
 from types import GeneratorType, TracebackType
 from typing import Any
 
-from attrs import field, fields, frozen
+from attrs import Factory, field, fields, frozen
 
 from fluxloop.attempt import OpenAttempt
 from fluxloop.calling.binding import Binding, bind
@@ -24,11 +24,13 @@ from fluxloop.calling.surroundings import importable
 from fluxloop.calling.target import Target, user_failure
 from fluxloop.calling.template import pick
 from fluxloop.deadlines import Deadlines
-from fluxloop.exceptions import TargetError
+from fluxloop.exceptions import TargetError, redacted
 from fluxloop.failures import TRANSIENT
 from fluxloop.interrupt import Abandoned
+from fluxloop.rates import one_share_of
 from fluxloop.records import Attempt, PlannedRun
 from fluxloop.stacks import task_stack, thread_stack
+from fluxloop.tracing.redaction import Redaction
 from fluxloop.tracing.streams import StreamedOutput
 
 LINGER = 5.0
@@ -57,6 +59,10 @@ class Task:
     """Errors after which another attempt may help: names of exceptions, and `transient`."""
     capture_output: bool = True
     """Whether what a run prints is kept with it, where an experiment listens."""
+    rate_shares: int = 1
+    """Experiments that share the rates of services, as shards do."""
+    redaction: Redaction = Factory(Redaction)
+    """What is masked in what is seen of the runs."""
     prepared: list[Loaded] = field(factory=list, eq=False, repr=False)
     """What `load` has given in this process already, for its first runner; it stays here."""
 
@@ -72,7 +78,7 @@ class Task:
         Raises:
             TargetError: the target cannot be loaded or bound.
         """
-        with importable(self.import_places):
+        with importable(self.import_places), redacted(self.redaction.text):
             target = Target.load(self.target) if isinstance(self.target, str) else Target.of(self.target)
         return self.bound(target)
 
@@ -93,7 +99,7 @@ class Task:
 
     def attempt(self, planned: PlannedRun, number: int) -> OpenAttempt:
         """Open an attempt, for an executor that watches it while it runs."""
-        return OpenAttempt(planned, number, self.retry_on, self.capture_output)
+        return OpenAttempt(planned, number, self.retry_on, self.capture_output, self.redaction)
 
 
 class Runner:
@@ -118,6 +124,7 @@ class Runner:
         self._stack.callback(self._loop.close)
         try:
             self._stack.enter_context(importable(self._task.import_places))
+            self._stack.enter_context(one_share_of(self._task.rate_shares))
             owner = self._target.owner
             with self._entering():
                 if hasattr(type(owner), "__aenter__"):
@@ -135,6 +142,7 @@ class Runner:
         """Enter the target on the running loop, which is then the one for `run_async`."""
         try:
             self._async_stack.enter_context(importable(self._task.import_places))
+            self._async_stack.enter_context(one_share_of(self._task.rate_shares))
             owner = self._target.owner
             with self._entering():
                 if hasattr(type(owner), "__aenter__"):
@@ -154,7 +162,18 @@ class Runner:
             raise
         except BaseException as error:  # it may also call sys.exit
             told = user_failure(f"runner.target: {self._target.reference}: entering it failed", error)
-            raise TargetError(told) from error
+            raise TargetError(self._task.redaction.text(told)) from error
+
+    @contextmanager
+    def _leaving(self) -> Iterator[None]:
+        try:
+            yield
+        except (Abandoned, KeyboardInterrupt):
+            raise
+        except BaseException as failed:
+            # The runs are done and recorded; what the target leaves open is not theirs to lose.
+            told = self._task.redaction.text(user_failure("leaving the target failed", failed))
+            warnings.warn(told, RuntimeWarning, stacklevel=4)
 
     def _rebind(self, entered: Any) -> None:
         """Bind again, because what is called may be there only now."""
@@ -163,13 +182,13 @@ class Runner:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        with _leaving():
+        with self._leaving():
             self._stack.close()
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        with _leaving():
+        with self._leaving():
             await self._async_stack.aclose()
 
     def run(self, planned: PlannedRun, number: int = 1) -> Attempt:
@@ -207,7 +226,7 @@ class Runner:
 
     def _start_anew(self) -> None:
         """Leave a blocked loop behind: the attempts to come need one, and the target entered on it."""
-        with _leaving():
+        with self._leaving():
             self._stack.close()
         self._loop, self._stack = LoopThread(), ExitStack()
         self._deadlines = Deadlines(self._task.timeout_seconds) if self._task.timeout_seconds else None
@@ -240,7 +259,7 @@ class Runner:
                 deadlines.begin(opened)
             output = self._function(*args, **kwargs)
             if not _is_finished(type(output)):
-                output = await _finish_async(output)
+                output = await _finish_async(output, opened.run.redaction)
             opened.end()
             if opened.expired:
                 return opened.timed_out(limit or 0.0, opened.expired)
@@ -262,24 +281,13 @@ class Runner:
 
             async def finish() -> Any:
                 opened.task = asyncio.current_task()
-                return await _finish_async(output)
+                return await _finish_async(output, opened.run.redaction)
 
             return self._loop.run(finish())
-        return _drain(output) if _is_stream(output) else output
+        return _drain(output, opened.run.redaction) if _is_stream(output) else output
 
     def _answer(self, output: Any) -> Any:
         return output if self._output_path is None else pick(output, self._output_path)
-
-
-@contextmanager
-def _leaving() -> Iterator[None]:
-    try:
-        yield
-    except (Abandoned, KeyboardInterrupt):
-        raise
-    except BaseException as failed:
-        # The runs are done and recorded; what the target leaves open is not theirs to lose.
-        warnings.warn(user_failure("leaving the target failed", failed), RuntimeWarning, stacklevel=4)
 
 
 def _is_current(task: asyncio.Task[Any]) -> bool:
@@ -295,17 +303,17 @@ def _is_finished(kind: type) -> bool:
     return kind is str or kind is dict or kind is list or kind is type(None)
 
 
-async def _finish_async(output: Any) -> Any:
+async def _finish_async(output: Any, redaction: Redaction) -> Any:
     if _is_awaitable(output):
         output = await output
         if _is_finished(type(output)):
             return output
     if issubclass(type(output), AsyncIterator):
-        streamed = StreamedOutput()
+        streamed = StreamedOutput(redaction)
         async for item in output:
             streamed.add(item)
         return streamed.value()
-    return _drain(output) if _is_stream(output) else output
+    return _drain(output, redaction) if _is_stream(output) else output
 
 
 # These ask the type, because an odd object may answer anything itself, or raise.
@@ -319,8 +327,8 @@ def _is_stream(output: Any) -> bool:
     return issubclass(kind, Iterator) and not hasattr(kind, "read")
 
 
-def _drain(items: Iterator[Any]) -> Any:
-    streamed = StreamedOutput()
+def _drain(items: Iterator[Any], redaction: Redaction) -> Any:
+    streamed = StreamedOutput(redaction)
     while True:
         try:
             streamed.add(next(items))

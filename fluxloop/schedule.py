@@ -238,7 +238,7 @@ def _fraction(seed: int, number: int) -> float:
 
 
 def _trace(attempt: Attempt) -> Trace:
-    case = attempt.planned.case
+    case = attempt.told or attempt.planned.case
     observations = attempt.observations
     return Trace(
         attempt.planned.trace_id,

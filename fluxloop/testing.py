@@ -19,6 +19,7 @@ from fluxloop.records import Case, PlannedRun, Trace
 from fluxloop.runner import Task
 from fluxloop.schedule import Schedule
 from fluxloop.tracing.capture import capture
+from fluxloop.tracing.redaction import Redaction, secret_texts
 
 
 def run_once(
@@ -57,6 +58,7 @@ def run_once(
         input_template=input_template,
         output_path=output_path,
         import_places=tuple(import_places),
+        redaction=Redaction(secrets=secret_texts(capture(args))),
     )
     case = Case(0, "input_001", input, persona, capture(expected), capture(metadata) or None)
     planned = PlannedRun("trace_001", case, iteration, seed)

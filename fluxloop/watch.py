@@ -29,6 +29,7 @@ class Watch:
         stall_seconds: how long nothing may finish; 0 for as long as it likes.
         file: where the stacks go.
         tell: called with one line about a stall, from the watching thread.
+        redact: masks what is secret in what is written down.
     """
 
     def __init__(
@@ -39,12 +40,14 @@ class Watch:
         stall_seconds: float,
         file: Path,
         tell: Callable[[str], None],
+        redact: Callable[[str], str] = str,
     ) -> None:
         self._schedule = schedule
         self._interrupt = interrupt
         self._stall_seconds = stall_seconds
         self._file = file
         self._tell = tell
+        self._redact = redact
         self._heard = self._finished = time.monotonic()
         self._done = threading.Event()
 
@@ -90,5 +93,5 @@ class Watch:
         text = "\n".join([f"{timestamp(time.time_ns())} {told}:", *listed, "", all_stacks(running.copy()), ""])
         # A full disk is told by whoever writes the results.
         with suppress(OSError), self._file.open("a", encoding="utf-8", errors="backslashreplace") as file:
-            file.write(text)
+            file.write(self._redact(text))
         self._tell(f"{told}; where each of them is stands in {self._file}")

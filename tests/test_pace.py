@@ -108,6 +108,13 @@ def test_no_stretch_of_time_sees_more_than_the_rate_allows(
     assert (len(inside) - 1) * gap <= length * (1 + 1e-9) + 1e-4  # as exact as numbers of a billion seconds are
 
 
+@given(gaps, st.lists(moments, min_size=1).map(sorted), st.integers(1, 1000))
+def test_a_share_of_a_rate(gap: float, asked: list[float], shares: int) -> None:
+    """Who has one of so many shares waits so many times as long."""
+    pace, slower = Pace(gap), Pace(gap * shares)
+    assert [pace.reserve(now, shares) for now in asked] == [slower.reserve(now) for now in asked]
+
+
 def test_without_a_gap_nothing_waits() -> None:
     """A gap of 0 is no rate at all."""
     pace = Pace(0)

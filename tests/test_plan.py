@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from hypothesis import given
+import attrs
+from hypothesis import example, given
 from hypothesis import strategies as st
 
-from fluxloop.plan import Plan, run_seed
-from fluxloop.records import Case
+from fluxloop.plan import Plan, Shard, run_seed, seed_of
+from fluxloop.records import Case, PlannedRun
 
 
 def cases(count: int) -> list[Case]:
@@ -61,3 +62,82 @@ def test_seeds_differ() -> None:
     """By experiment, by input and by iteration, also where their texts run together."""
     seeds = [run_seed(seed, id, i) for seed in (1, 11) for id in ("1", "11", "a") for i in (0, 1, 11)]
     assert len(set(seeds)) == len(seeds)
+
+
+def shards_of(plan: Plan, count: int) -> list[Plan]:
+    return [attrs.evolve(plan, shard=Shard(index, count)) for index in range(1, count + 1)]
+
+
+@given(st.integers(0, 30), st.integers(1, 10), st.integers(1, 40))
+def test_shards_are_the_plan_divided(inputs: int, iterations: int, count: int) -> None:
+    """They never overlap, are together everything, each in the plan's order, with its ids and seeds."""
+    whole = Plan(cases=cases(inputs), iterations=iterations, seed=7)
+    shares = [list(plan) for plan in shards_of(whole, count)]
+    runs = [run for share in shares for run in share]
+    assert sorted(runs, key=lambda run: run.trace_id) == list(whole)
+    for plan, share in zip(shards_of(whole, count), shares, strict=True):
+        assert share == sorted(share, key=lambda run: run.trace_id)
+        assert len(plan) == plan.planned == len(share)
+        assert (plan.total, plan.digits) == (whole.total, whole.digits)
+
+
+@given(st.integers(0, 10**7), st.integers(1, 1000))
+def test_shards_are_of_one_size(total: int, count: int) -> None:
+    """They differ by one run at most, and add up."""
+    shares = [Shard(index, count).share(total) for index in range(1, count + 1)]
+    assert sum(shares) == total
+    assert max(shares) - min(shares) <= 1
+
+
+@given(st.integers(0, 10**9), st.integers(1, 1000))
+def test_a_run_is_of_one_shard(position: int, count: int) -> None:
+    """Wherever it stands in the plan."""
+    assert sum(Shard(index, count).takes(position) for index in range(1, count + 1)) == 1
+
+
+@given(st.integers(1, 20), st.integers(1, 5), st.integers(1, 5), st.integers(1, 9))
+def test_more_iterations_only_append_to_a_shard(count: int, iterations: int, more: int, shards: int) -> None:
+    """What was a shard's stays its own, under the same id when the digits stay."""
+
+    def runs(iterations: int) -> list[list[PlannedRun]]:
+        plan = Plan(cases=cases(count), iterations=iterations, seed=7, id_digits=3)
+        return [list(one) for one in shards_of(plan, shards)]
+
+    for before, after in zip(runs(iterations), runs(iterations + more), strict=True):
+        assert after[: len(before)] == before
+
+
+def test_no_shard_keeps_an_input_to_itself() -> None:
+    """Where as many shards as inputs divide the runs, each has each input at some time."""
+    plan = Plan(cases=cases(4), iterations=50, seed=7)
+    for shard in shards_of(plan, 4):
+        assert {run.case.index for run in shard} == {0, 1, 2, 3}
+
+
+def test_which_shard_has_a_run_never_changes() -> None:
+    """In no version and on no machine, because shards of one experiment may run on several."""
+    assert [position for position in range(24) if Shard(2, 8).takes(position)] == [5, 10, 22]
+    assert seed_of("my_agent") == 392855348
+
+
+@given(st.integers(1, 999_999).flatmap(lambda count: st.tuples(st.integers(1, count), st.just(count))))
+def test_a_shard_is_told_and_read(parts: tuple[int, int]) -> None:
+    """The text of a shard is what it is read from."""
+    shard = Shard(*parts)
+    assert Shard.of(str(shard)) == Shard.of(f" {shard.index} / {shard.count} ") == shard
+
+
+@given(st.text() | st.from_regex(r"[0-9]{0,8}/[0-9]{0,8}", fullmatch=True))
+@example("0/8")
+@example("9/8")
+@example("0/0")
+@example("1/" + "9" * 5000)
+@example("\u0661/\u0668")
+def test_what_is_no_shard_is_refused(text: str) -> None:
+    """Whatever the text, it is one of its shards or the message says what is expected."""
+    try:
+        shard = Shard.of(text)
+    except ValueError as error:
+        assert str(error).startswith("expected a shard ")  # noqa: PT017
+    else:
+        assert 1 <= shard.index <= shard.count

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from fluxloop import Experiment, rate_limit
-from fluxloop.rates import _queues
+from fluxloop.rates import _queues, one_share_of
 
 RATE = "100/s"
 GAP = 0.01
@@ -248,3 +248,36 @@ def test_who_gives_up_takes_nothing_from_the_others(name: str) -> None:
         assert _queues[name].pace.next == following
 
     asyncio.run(ask())
+
+
+def hours_until_the_next(name: str) -> int:
+    """For how many hours, about, the rate of this name lets nobody through."""
+    return round((_queues[name].pace.next - time.monotonic()) / 3600)
+
+
+def test_a_share_of_a_rate(name: str) -> None:
+    """Whoever has one share of eight waits eight times as long, also in a thread of its own; afterwards as before."""
+
+    def call(which: str) -> None:
+        with rate_limit(f"{name}/{which}", "1/h"):
+            pass
+
+    with one_share_of(8), one_share_of(2):
+        call("here")
+        thread = threading.Thread(target=call, args=("there",))
+        thread.start()
+        thread.join()
+        asyncio.run(enter(rate_limit(f"{name}/async", "1/h")))
+    call("after")
+    found = [hours_until_the_next(f"{name}/{which}") for which in ("here", "there", "async", "after")]
+    assert found == [8, 8, 8, 1]
+
+
+def test_a_share_changes_no_rate(name: str) -> None:
+    """The rate of a name is what was written, whoever has which share of it."""
+    limit = rate_limit(name, "1/h")
+    with one_share_of(4):
+        rate_limit(name, "1/h")
+        with limit:
+            pass
+    assert hours_until_the_next(name) == 4

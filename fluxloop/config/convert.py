@@ -31,14 +31,18 @@ from fluxloop.config.model import (
     ExperimentConfig,
     Failures,
     Name,
+    Pattern,
     PositiveInt,
     Rate,
     Seconds,
+    ShardText,
     Share,
     SinkConfig,
 )
 from fluxloop.pace import spacing
+from fluxloop.plan import Shard
 from fluxloop.store.layout import name_problem
+from fluxloop.tracing.redaction import without_secrets
 
 Path = tuple[str | int, ...]
 """Keys and positions from the top."""
@@ -136,7 +140,7 @@ def shown(value: Any) -> str:
         return "a mapping"
     if isinstance(value, list | tuple):
         return "a list"
-    text = repr(str(value) if isinstance(value, str) else value)
+    text = without_secrets(repr(str(value) if isinstance(value, str) else value))  # before it is cut
     return text if len(text) <= 80 else text[:79] + "…"
 
 
@@ -150,6 +154,13 @@ def _integer(value: Any, _: Any) -> int:
         raise InvalidError(f"expected an integer, got {shown(value)}")
     if abs(found) >= 2**63:
         raise InvalidError("expected an integer of at most 64 bits, got a larger one")
+    return found
+
+
+def _boolean(value: Any, _: Any) -> bool:
+    found = _typed(value)
+    if not isinstance(found, bool):
+        raise InvalidError(f"expected true or false, got {shown(value)}")
     return found
 
 
@@ -208,6 +219,15 @@ def _rate(value: Any, _: Any) -> Rate:
     return Rate(text)
 
 
+def _shard(value: Any, _: Any) -> ShardText:
+    if not isinstance(value, str) or len(value) > 80:
+        raise InvalidError(f"expected a shard such as 2/8, the second of eight, got {shown(value)}")
+    try:
+        return ShardText(str(Shard.of(str(value))))
+    except ValueError as error:
+        raise InvalidError(str(error)) from None
+
+
 def _failures(value: Any, _: Any) -> Failures:
     number: Any = _typed(value)
     if isinstance(number, str):  # as an option gives it: 1 is one run, 100% is all
@@ -232,6 +252,15 @@ def _name(value: Any, _: Any) -> Name:
     if problem:
         raise InvalidError(problem)
     return Name(text)
+
+
+def _pattern(value: Any, _: Any) -> Pattern:
+    text = _string(value, str)
+    try:
+        re.compile(text)
+    except (re.error, OverflowError, RecursionError) as error:
+        raise InvalidError(f"expected a regular expression, got {shown(value)}: {error}") from None
+    return Pattern(text)
 
 
 def _share(value: Any, _: Any) -> Share:
@@ -361,8 +390,10 @@ _LIMITED: dict[Any, Any] = {
     Seconds: _seconds,
     Duration: _duration,
     Rate: _rate,
+    ShardText: _shard,
     Failures: _failures,
     Name: _name,
+    Pattern: _pattern,
 }
 
 
@@ -370,6 +401,7 @@ def _build() -> cattrs.Converter:
     converter = cattrs.Converter(detailed_validation=True)
     converter.register_structure_hook_func(lambda kind: kind is Any, _anything)
     converter.register_structure_hook(int, _integer)
+    converter.register_structure_hook(bool, _boolean)
     converter.register_structure_hook(str, _string)
     for kind, hook in _LIMITED.items():
         converter.register_structure_hook_func(partial(operator.is_, kind), hook)

@@ -14,6 +14,7 @@ from fluxloop.config.convert import Path as KeyPath
 from fluxloop.config.convert import shown
 from fluxloop.exceptions import ConfigError, Problem
 from fluxloop.inputs.yaml_stream import yaml_problem
+from fluxloop.tracing.redaction import MASK, is_secret_name
 
 
 @frozen(kw_only=True)
@@ -47,13 +48,22 @@ def read_document(path: Path) -> Document:
         ConfigError: it cannot be read, is not YAML, or holds no mapping.
     """
     try:
-        node = YAML(typ="safe", pure=True).compose(path.read_text(encoding="utf-8-sig"))
+        text = path.read_text(encoding="utf-8-sig")
     except FileNotFoundError:
         what = "no such file; name another with --config; with --target and --inputs none is needed"
         raise ConfigError([Problem(str(path), what)]) from None
     except OSError as error:
         raise ConfigError([Problem(str(path), str(error.strerror or error))]) from None
-    except (YAMLError, UnicodeDecodeError) as error:
+    except UnicodeDecodeError as error:
+        raise ConfigError([yaml_problem(path, error)]) from None
+    return parse_document(text, path)
+
+
+def parse_document(text: str, path: Path) -> Document:
+    """Read the text of a configuration file, as `read_document` does."""
+    try:
+        node = YAML(typ="safe", pure=True).compose(text)
+    except YAMLError as error:
         raise ConfigError([yaml_problem(path, error)]) from None
     except RecursionError:
         raise ConfigError([Problem(str(path), "nested too deeply")]) from None
@@ -122,7 +132,8 @@ class _Reading:
         try:
             return self._constructor.construct_object(node)
         except (YAMLError, ValueError, LookupError):  # the last two for a date or a number that cannot be one
-            what = f"{shown(node.value)}, which is no valid {_tag(node)}"
+            value = MASK if any(is_secret_name(str(part)) for part in path) else shown(node.value)
+            what = f"{value}, which is no valid {_tag(node)}"
             self._problem(node, path, f"expected plain YAML, got {what}; a text goes in quotes")
             return None
 

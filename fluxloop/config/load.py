@@ -15,7 +15,7 @@ from fluxloop.config.convert import Path as KeyPath
 from fluxloop.config.document import Document, read_document
 from fluxloop.config.model import ExperimentConfig
 from fluxloop.exceptions import ConfigError, Problem
-from fluxloop.tracing.redaction import MASK, is_secret_name
+from fluxloop.tracing.redaction import MASK, is_secret_name, secret_texts
 
 DEFAULT_CONFIG = Path("configs/simulation.yaml")
 
@@ -164,10 +164,10 @@ def _from_settings(settings: Sequence[str], problems: list[Problem]) -> list[Ove
     for setting in settings:
         key, separator, text = setting.partition("=")
         if not separator or not key.strip():
-            problems.append(Problem("--set", f"expected key=value, got {setting!r}"))
+            problems.append(Problem("--set", f"expected key=value, got {shown(setting)}"))
             continue
         path = tuple(key.strip().split("."))
-        told = f"{key}=…" if is_secret_name(path[-1]) else setting
+        told = f"{key}=…" if any(map(is_secret_name, path)) else setting
         found.append(Override(path=path, value=_given(text), source=f"--set {told}"))
     return found
 
@@ -177,10 +177,16 @@ def _from_caller(overrides: Mapping[str, Any]) -> list[Override]:
         Override(
             path=tuple(key.split(".")),
             value=_copied(value),
-            source=f"{key}={value!r}" if len(repr(value)) < 80 else key,
+            source=_told_override(key, value),
         )
         for key, value in overrides.items()
     ]
+
+
+def _told_override(key: str, value: Any) -> str:
+    if any(map(is_secret_name, key.split("."))) or list(secret_texts(_copied(value))):
+        return f"{key}=…"
+    return f"{key}={value!r}" if len(repr(value)) < 80 else key
 
 
 def _given(text: str) -> Any:

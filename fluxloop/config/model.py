@@ -20,6 +20,10 @@ Rate = NewType("Rate", str)
 """As `60/min`."""
 Failures = NewType("Failures", float)
 """An integer is a number of runs, any other number a share of all, as `10%`."""
+ShardText = NewType("ShardText", str)
+"""As `2/8`, from 1."""
+Pattern = NewType("Pattern", str)
+"""A regular expression."""
 Name = NewType("Name", str)
 
 Injectable = Literal["persona", "iteration", "metadata", "expected"]
@@ -70,6 +74,10 @@ class RunnerConfig:
     """What runs in flight may still take once nothing more starts."""
     stall_seconds: Seconds = Seconds(300.0)
     """When nothing has finished for so long, write down where everything hangs; 0 for never."""
+    shard: ShardText | None = None
+    """Run only this share of the runs, as `2/8`, the second of eight; the others are for other machines."""
+    per_shard: bool = False
+    """Rates are for each shard, not for all together."""
 
 
 @frozen(kw_only=True)
@@ -108,6 +116,10 @@ class OutputConfig:
     """How results are written."""
     sinks: tuple[SinkConfig, ...] = ()
     """Where traces go beside the files: `module:Class`, or a mapping of `sink` and `args`."""
+    redact: bool = True
+    """Mask secrets in everything written, shown or sent to a sink."""
+    redact_patterns: tuple[Pattern, ...] = ()
+    """Regular expressions of what is masked beside them, as `sk-[a-z0-9]{20,}`."""
 
 
 @frozen(kw_only=True)

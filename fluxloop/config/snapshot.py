@@ -16,22 +16,35 @@ from fluxloop.config.convert import unstructure
 from fluxloop.config.load import LoadedConfig
 from fluxloop.config.model import ExperimentConfig
 from fluxloop.tracing.capture import capture
-from fluxloop.tracing.redaction import MASK, is_secret_name
+from fluxloop.tracing.redaction import MASK, NOTHING, Redaction, is_secret_name, secret_texts
 
 _LITERAL = re.compile(r"\$\{(?=[A-Za-z_][A-Za-z0-9_]*\})")
 
 
-def snapshot(loaded: LoadedConfig, config: ExperimentConfig) -> dict[str, Any]:
+_FREE = (("runner", "args"), ("runner", "input_template"), ("output", "sinks"), ("description",), ("tags",))
+"""What is any text; patterns would take paths and names away elsewhere."""
+
+
+def redaction_for(config: ExperimentConfig) -> Redaction:
+    """Return what a configuration wants masked: its own secrets, the environment's, and its patterns."""
+    output = config.output
+    secrets = secret_texts(capture(unstructure(config)))
+    return Redaction(enabled=output.redact, patterns=output.redact_patterns, secrets=secrets)
+
+
+def snapshot(loaded: LoadedConfig, config: ExperimentConfig, redaction: Redaction = NOTHING) -> dict[str, Any]:
     """Return the configuration as plain data that can be run again from anywhere.
 
-    Paths are absolute, references to the environment stay references, and a literal under a
-    key that sounds secret is masked.
+    Paths are absolute, references to the environment stay references, a literal under a key
+    that sounds secret is masked, and so is a text with a secret in it, as a whole: loading it
+    again asks for it.
 
     Args:
         loaded: tells the references and the project root.
         config: what was run, with the name, seed and target that were chosen.
+        redaction: what is masked beside literals under such keys.
     """
-    data: dict[str, Any] = _tell(unstructure(config), (), loaded.references, False)
+    data: dict[str, Any] = _Telling(loaded.references, redaction).value(unstructure(config), (), False)
     runner = data["runner"]
     runner["working_directory"] = _absolute(
         loaded.root, config.runner.working_directory or os.getcwd(), runner["working_directory"] or os.getcwd()
@@ -55,6 +68,7 @@ def _dumped(data: dict[str, Any], *, allow_unicode: bool) -> bytes:
     yaml.default_flow_style = False
     yaml.sort_base_mapping_type_on_output = False  # type: ignore[assignment]
     yaml.allow_unicode = allow_unicode
+    yaml.width = 2**31  # ruamel folds a long text with escapes so that it reads back with one space more
     text = io.BytesIO()
     yaml.dump(data, text)
     return text.getvalue()
@@ -62,24 +76,37 @@ def _dumped(data: dict[str, Any], *, allow_unicode: bool) -> bytes:
 
 def _absolute(root: Path, path: str | None, told: str | None) -> str | None:
     """Make what is told of a path absolute, be it the path or the reference it came from."""
-    if path is None or told is None or Path(path).is_absolute():
+    if path is None or told is None or told == MASK or Path(path).is_absolute():
         return told
     return str(root / told)
 
 
-def _tell(value: Any, path: KeyPath, references: dict[KeyPath, str], secret: bool) -> Any:
-    if path in references:
-        return references[path]
-    if isinstance(value, dict):
-        return {
-            key: _tell(item, (*path, key), references, secret or is_secret_name(str(key)))
-            for key, item in value.items()
-        }
-    if isinstance(value, list | tuple):
-        return [_tell(item, (*path, index), references, secret) for index, item in enumerate(value)]
-    if secret and value is not None and value != "" and not isinstance(value, bool):
-        return MASK
-    if isinstance(value, str):
-        return _LITERAL.sub("$${", capture(value))
-    # YAML tells these; what else an argument of Python's may be becomes plain data.
-    return value if isinstance(value, float | date | bytes) else capture(value)
+class _Telling:
+    """Plain data of a configuration as the file has it."""
+
+    def __init__(self, references: dict[KeyPath, str], redaction: Redaction) -> None:
+        self._references = references
+        self._redaction = redaction
+
+    def value(self, value: Any, path: KeyPath, secret: bool) -> Any:
+        if path in self._references:
+            return self._text(self._references[path], path)
+        if isinstance(value, dict):
+            return {
+                self._redaction.text(str(key)): self.value(item, (*path, key), secret or is_secret_name(str(key)))
+                for key, item in value.items()
+            }
+        if isinstance(value, list | tuple):
+            return [self.value(item, (*path, index), secret) for index, item in enumerate(value)]
+        if secret and value is not None and value != "" and not isinstance(value, bool):
+            return MASK
+        if isinstance(value, str):
+            text = capture(value)
+            return MASK if self._text(text, path) == MASK else _LITERAL.sub("$${", text)
+        # YAML tells these; what else an argument of Python's may be becomes plain data.
+        return value if isinstance(value, float | date | bytes) else capture(value, self._redaction)
+
+    def _text(self, text: str, path: KeyPath) -> str:
+        if any(path[: len(free)] == free for free in _FREE):
+            return text if self._redaction.text(text) == text else MASK
+        return MASK if self._redaction.holds(text) else text

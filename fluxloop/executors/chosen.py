@@ -11,6 +11,7 @@ from fluxloop.executors.base import Executor
 from fluxloop.executors.inline import InlineExecutor
 from fluxloop.executors.threads import ThreadsExecutor
 from fluxloop.pace import spacing
+from fluxloop.plan import Shard
 from fluxloop.schedule import Limits
 
 DEFAULT_TIMEOUT = 600.0
@@ -56,13 +57,19 @@ def timeout_for(runner: RunnerConfig) -> float | None:
     return (DEFAULT_TIMEOUT if runner.timeout_seconds is None else runner.timeout_seconds) or None
 
 
+def rate_shares(runner: RunnerConfig) -> int:
+    """Return how many experiments share the rates, of which this is one."""
+    return 1 if runner.shard is None or runner.per_shard else Shard.of(runner.shard).count
+
+
 def limits_for(runner: RunnerConfig, planned: int) -> Limits:
     """Return what bounds the attempts at `planned` runs."""
     failures: float | None = runner.max_failures
+    gap = max(runner.run_delay_seconds, spacing(runner.start_rate) if runner.start_rate else 0.0)
     return Limits(
         max_retries=runner.max_retries,
         retry_delay=runner.retry_delay_seconds,
-        start_gap=max(runner.run_delay_seconds, spacing(runner.start_rate) if runner.start_rate else 0.0),
+        start_gap=gap * rate_shares(runner),
         # Rounded, because 0.07 * 100 is a little more than 7.
         max_failures=max(1, math.ceil(round(failures * planned, 6))) if isinstance(failures, float) else failures,
         max_seconds=runner.max_time,

@@ -8,6 +8,7 @@ from typing import Any
 
 from fluxloop.inputs.readers import Row
 from fluxloop.records import Case
+from fluxloop.tracing.redaction import without_secrets
 
 FIELDS = ("input", "id", "persona", "expected", "source_id", "metadata")
 
@@ -114,5 +115,5 @@ def _kind(value: Any) -> str:
     if isinstance(value, bool):
         return "true" if value else "false"
     names = {type(None): "nothing", dict: "a mapping", list: "a list"}
-    text = names.get(type(value)) or repr(value)
+    text = names.get(type(value)) or without_secrets(repr(value))  # before it is cut
     return text if len(text) <= 80 else text[:79] + "…"

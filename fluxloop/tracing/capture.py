@@ -21,6 +21,7 @@ from types import SimpleNamespace
 from typing import Any
 
 from fluxloop.interrupt import Abandoned
+from fluxloop.tracing.redaction import MASK, NOTHING, Redaction, is_secret_name, secret_texts
 
 MAX_DEPTH = 100
 """Containers nested deeper than this are replaced by a note."""
@@ -35,39 +36,53 @@ _INT_LIMIT = 2**64
 _PLAIN_REPR: Any = object.__repr__
 
 
-def capture(value: Any) -> Any:
+def capture(value: Any, redaction: Redaction = NOTHING, secrets: list[str] | None = None) -> Any:
     """Return `value` as plain data, copied, so that later changes do not show.
 
     Text, bytes and containers are kept whole; a `repr`, the depth and cycles are bounded.
     What JSON lacks becomes what is nearest by type: a set a list, bytes text or base64, a
     dataclass, attrs, pydantic or message object a mapping, an exception its type and message,
     NaN and infinities None.
+
+    Args:
+        value: any object.
+        redaction: what is masked on the way; by default nothing.
+        secrets: gets the texts that are masked for the name they stand under.
     """
     kind = type(value)
     if kind is str:
-        return value if value.isascii() else _text(value)
-    if kind is int:
-        return value if -_INT_LIMIT < value < _INT_LIMIT else _large_int(value)
+        text: str = value if value.isascii() else _text(value)
+        return text if len(text) < redaction.shortest else redaction.text(text)
     if value is None or kind is bool:
         return value
+    walk = _Walk(redaction, secrets)
     try:
-        return _walk(value, {_REPEATS: 0}, 0)
+        return walk(value, 0)
     except RecursionError:  # an agent deep in its stack
         return "<seen at the end of the stack>"
     except Abandoned:
         raise
     except BaseException:  # even its type is hostile
-        return _represent(value)
+        return walk.represented(value)
 
 
-def as_text(value: Any) -> str:
+def masked_whole(plain: Any) -> Any:
+    """Return plain data with every text and number masked; what is empty, true or false tells nothing."""
+    if isinstance(plain, dict):
+        return {key: masked_whole(item) for key, item in plain.items()}
+    if isinstance(plain, list):
+        return [masked_whole(item) for item in plain]
+    return plain if plain is None or plain == "" or isinstance(plain, bool) else MASK
+
+
+def as_text(value: Any, redaction: Redaction = NOTHING) -> str:
     """Return what names something as text: a text itself, any other object as plain data shown."""
-    plain = capture(value)
+    plain = capture(value, redaction)
     if isinstance(plain, str):
         return plain
     if plain is None or isinstance(plain, bool):
         return {None: "null", True: "true", False: "false"}[plain]
-    return str(plain) if isinstance(plain, int | float) else _represent(value)
+    return str(plain) if isinstance(plain, int | float) else _Walk(redaction, None).represented(value)
 
 
 def fresh(value: Any) -> Any:
@@ -116,103 +131,165 @@ def message(error: BaseException) -> str:
         return f"<{type_name(error)} without a readable message>"
 
 
-_Seen = dict[int, int]
-"""The containers met so far by identity: 1 for those the walk is inside of, 0 for those it has left."""
-_REPEATS = 0  # no object's identity: the key under which repeats are counted
+class _Walk:
+    """One walk through a value and all that is in it."""
 
+    __slots__ = ("_numbers", "_redaction", "_repeats", "_secrets", "_seen", "_shortest")
 
-def _walk(value: Any, seen: _Seen, depth: int) -> Any:
-    kind = type(value)
-    convert = _BY_TYPE.get(kind)
-    if convert is not None:
-        return convert(value)
-    if depth >= MAX_DEPTH:
-        return f"<deeper than {MAX_DEPTH} levels>"
-    identity = id(value)
-    known = seen.get(identity)
-    if known is not None:
-        if known:
-            return "<cycle>"
-        seen[_REPEATS] += 1 + (len(value) if kind is list or kind is dict or kind is tuple else 0)
-        if seen[_REPEATS] > MAX_REPEATS:
-            return "<repeated too often>"
-    seen[identity] = 1
-    plain: Any
-    try:
-        if kind is dict:
-            plain = _mapping(value, seen, depth + 1)
-        elif kind is list or kind is tuple:
-            plain = [_walk(item, seen, depth + 1) for item in value]
+    def __init__(self, redaction: Redaction, secrets: list[str] | None) -> None:
+        self._redaction = redaction
+        self._shortest = redaction.shortest
+        self._numbers = redaction.numbers
+        self._secrets = secrets
+        """Where the texts go that are masked for their name, if anybody asks."""
+        self._seen: dict[int, int] = {}
+        """The containers met so far by identity: 1 for those the walk is inside of, 0 for those it has left."""
+        self._repeats = 0
+
+    def __call__(self, value: Any, depth: int) -> Any:
+        kind = type(value)
+        if kind is str:
+            text: str = value if value.isascii() else _text(value)
+            return text if len(text) < self._shortest else self._redaction.text(text)
+        convert = _BY_TYPE.get(kind)
+        if convert is not None:
+            return convert(value)
+        if kind is int:
+            return self._int(value)
+        if kind is bytes:
+            return self._bytes(value)
+        if depth >= MAX_DEPTH:
+            return f"<deeper than {MAX_DEPTH} levels>"
+        seen = self._seen
+        identity = id(value)
+        known = seen.get(identity)
+        if known is not None:
+            if known:
+                return "<cycle>"
+            self._repeats += 1 + (len(value) if kind is list or kind is dict or kind is tuple else 0)
+            if self._repeats > MAX_REPEATS:
+                return "<repeated too often>"
+        seen[identity] = 1
+        plain: Any
+        try:
+            if kind is dict:
+                plain = self._mapping(value, depth + 1)
+            elif kind is list or kind is tuple:
+                plain = [self(item, depth + 1) for item in value]
+            else:
+                plain = self._object(value, depth + 1)
+        except Abandoned:  # the second Ctrl-C; the first is a flag
+            raise
+        except BaseException:  # a hostile object may raise anything
+            plain = self.represented(value)
+        if kind is dict or kind is list or (plain and isinstance(plain, dict | list)):
+            seen[identity] = 0
         else:
-            plain = _object(value, seen, depth + 1)
-    except Abandoned:  # the second Ctrl-C; the first is a flag
-        raise
-    except BaseException:  # a hostile object may raise anything
-        plain = _represent(value)
-    if kind is dict or kind is list or (plain and isinstance(plain, dict | list)):
-        seen[identity] = 0
-    else:
-        del seen[identity]
-    return plain
+            del seen[identity]
+        return plain
+
+    def _mapping(self, value: Mapping[Any, Any], depth: int) -> dict[str, Any]:
+        result: dict[str, Any] = {}
+        others = []
+        by_name = self._redaction.by_name
+        # The list is made in one step, so that another thread may change the mapping meanwhile.
+        for key, item in list(value.items()):
+            if type(key) is str:
+                name = key if key.isascii() else _text(key)
+                if len(name) >= self._shortest and self._redaction.text(name) != name:
+                    others.append((key, item))  # two may read the same once they are masked
+                else:
+                    plain = self(item, depth)
+                    result[name] = self._hidden(plain, item) if by_name and is_secret_name(name) else plain
+            else:
+                others.append((key, item))
+        if others:
+            numbers: dict[str, int] = {}
+            for key, item in others:
+                name = _free_key(key, result, numbers, self._redaction)
+                result[name] = self._named(as_text(key), item, depth)
+        return result
+
+    def _named(self, name: str, value: Any, depth: int) -> Any:
+        plain = self(value, depth)
+        return self._hidden(plain, value) if self._redaction.by_name and is_secret_name(name) else plain
+
+    def _hidden(self, plain: Any, value: Any) -> Any:
+        """What is shown of a value under a secret name."""
+        if self._secrets is not None:
+            # As it was, for `plain` may be masked in parts already.
+            self._secrets.extend(secret_texts(capture(value), secret=True))
+        return masked_whole(plain)
+
+    def _object(self, value: Any, depth: int) -> Any:
+        if isinstance(value, enum.Enum):
+            return self(value.value, depth)
+        if isinstance(value, int) and not isinstance(value, bool):
+            return self._int(int.__index__(value))
+        if isinstance(value, bytes | bytearray | memoryview):
+            return self._bytes(value)
+        for base, convert in _BY_BASE:
+            if isinstance(value, base):
+                converted = convert(value)
+                return self._redaction.text(converted) if type(converted) is str else converted
+        kind = type(value)
+        if isinstance(value, tuple) and hasattr(kind, "_fields"):
+            return {name: self._named(name, item, depth) for name, item in zip(kind._fields, value, strict=False)}
+        if isinstance(value, Mapping):
+            return self._mapping(value, depth)
+        if isinstance(value, Set):
+            return [self(item, depth) for item in _ordered(value)]
+        if isinstance(value, range) and len(value) > MAX_RANGE:
+            return self.represented(value)
+        if isinstance(value, list | tuple | deque | range | KeysView | ValuesView):
+            return [self(item, depth) for item in value]
+        if isinstance(value, BaseException):
+            return {"type": self._redaction.text(type_name(value)), "message": self._redaction.text(message(value))}
+        if isinstance(value, type):
+            return self.represented(value)
+        names = _field_names(value)
+        if names is not None:
+            return {
+                self._redaction.text(_text(name)): self._named(_text(name), getattr(value, name), depth)
+                for name in names
+                if hasattr(value, name)
+            }
+        if kind.__module__.partition(".")[0] == "numpy" and hasattr(value, "tolist"):
+            return self(value.tolist(), depth)
+        return self.represented(value)
+
+    def _int(self, value: int) -> int | str:
+        if value in self._numbers:
+            return MASK
+        return value if -_INT_LIMIT < value < _INT_LIMIT else self._redaction.text(_large_int(value))
+
+    def _bytes(self, value: bytes | bytearray | memoryview) -> str:
+        data = self._redaction.data(bytes(value))
+        try:
+            return self._redaction.text(data.decode())
+        except UnicodeDecodeError:
+            return base64.b64encode(data).decode()
+
+    def represented(self, value: Any) -> str:
+        """Return the `repr`, when nothing else describes the object."""
+        try:
+            text = self._redaction.text(_text(repr(value)))
+        except Abandoned:
+            raise
+        except BaseException:
+            return f"<{self._redaction.text(type_name(value))} that cannot be shown>"
+        return text if len(text) <= MAX_REPR else text[:MAX_REPR] + "…"
 
 
-def _mapping(value: Mapping[Any, Any], seen: _Seen, depth: int) -> dict[str, Any]:
-    result: dict[str, Any] = {}
-    others = []
-    # The list is made in one step, so that another thread may change the mapping meanwhile.
-    for key, item in list(value.items()):
-        if type(key) is str:
-            result[key if key.isascii() else _text(key)] = _walk(item, seen, depth)
-        else:
-            others.append((key, item))
-    if others:
-        numbers: dict[str, int] = {}
-        for key, item in others:
-            result[_free_key(key, result, numbers)] = _walk(item, seen, depth)
-    return result
-
-
-def _free_key(key: Any, result: dict[str, Any], numbers: dict[str, int]) -> str:
+def _free_key(key: Any, result: dict[str, Any], numbers: dict[str, int], redaction: Redaction) -> str:
     """The key as text, told apart from those that read the same: `1`, then `1 (int)`, then `1 (int) #2`."""
-    text = as_text(key)
+    text = as_text(key, redaction)
     if text in result:
         base = text = f"{text} ({type(key).__name__})"
         while text in result:
             numbers[base] = numbers.get(base, 1) + 1
             text = f"{base} #{numbers[base]}"
     return text
-
-
-def _object(value: Any, seen: _Seen, depth: int) -> Any:
-    def walk(item: Any) -> Any:
-        return _walk(item, seen, depth)
-
-    if isinstance(value, enum.Enum):
-        return walk(value.value)
-    for base, convert in _BY_BASE:
-        if isinstance(value, base):
-            return convert(value)
-    kind = type(value)
-    if isinstance(value, tuple) and hasattr(kind, "_fields"):
-        return {name: walk(item) for name, item in zip(kind._fields, value, strict=False)}
-    if isinstance(value, Mapping):
-        return _mapping(value, seen, depth)
-    if isinstance(value, Set):
-        return _set(value, walk)
-    if isinstance(value, range) and len(value) > MAX_RANGE:
-        return _represent(value)
-    if isinstance(value, list | tuple | deque | range | KeysView | ValuesView):
-        return [walk(item) for item in value]
-    if isinstance(value, BaseException):
-        return {"type": type_name(value), "message": message(value)}
-    if isinstance(value, type):
-        return _represent(value)
-    names = _field_names(value)
-    if names is not None:
-        return {_text(name): walk(getattr(value, name)) for name in names if hasattr(value, name)}
-    if kind.__module__.partition(".")[0] == "numpy" and hasattr(value, "tolist"):
-        return walk(value.tolist())
-    return _represent(value)
 
 
 def _field_names(value: Any) -> list[str] | None:
@@ -234,23 +311,13 @@ def _field_names(value: Any) -> list[str] | None:
     return None
 
 
-def _set(value: Any, walk: Callable[[Any], Any]) -> list[Any]:
+def _ordered(value: Any) -> list[Any]:
     items = list(value)
     try:
         items.sort()
     except Exception:  # of mixed or unordered types: as they come
         items = list(value)
-    return [walk(item) for item in items]
-
-
-def _represent(value: Any) -> str:
-    try:
-        text = _text(repr(value))
-    except Abandoned:
-        raise
-    except BaseException:
-        return f"<{type_name(value)} that cannot be shown>"
-    return text if len(text) <= MAX_REPR else text[:MAX_REPR] + "…"
+    return items
 
 
 def _text(value: str) -> str:
@@ -261,18 +328,6 @@ def _text(value: str) -> str:
     except UnicodeEncodeError:
         return text.encode("utf-8", "backslashreplace").decode()
     return text
-
-
-def _bytes(value: bytes | bytearray | memoryview) -> str:
-    data = bytes(value)
-    try:
-        return data.decode()
-    except UnicodeDecodeError:
-        return base64.b64encode(data).decode()
-
-
-def _int(value: int) -> int | str:
-    return value if -_INT_LIMIT < value < _INT_LIMIT else _large_int(value)
 
 
 def _large_int(value: int) -> str:
@@ -291,21 +346,12 @@ def _same(value: Any) -> Any:
     return value
 
 
-_BY_TYPE: dict[type, Callable[[Any], Any]] = {
-    str: lambda value: value if value.isascii() else _text(value),
-    int: _int,
-    float: _float,
-    bool: _same,
-    type(None): _same,
-    bytes: _bytes,
-}
+_BY_TYPE: dict[type, Callable[[Any], Any]] = {float: _float, bool: _same, type(None): _same}
 
 _BY_BASE: tuple[tuple[Any, Callable[[Any], Any]], ...] = (
     (str, _text),
     (bool, bool),
-    (int, lambda value: _int(int.__index__(value))),
     (float, lambda value: _float(float.__float__(value))),
-    ((bytes, bytearray, memoryview), _bytes),
     ((datetime.datetime, datetime.date, datetime.time), lambda value: _text(value.isoformat())),
     (datetime.timedelta, lambda value: _float(datetime.timedelta.total_seconds(value))),
     ((Decimal, uuid.UUID, pathlib.PurePath, fractions.Fraction), lambda value: _text(str(value))),

@@ -14,6 +14,7 @@ from typing import Any, ParamSpec, TypeVar
 from fluxloop.clock import milliseconds, timestamp
 from fluxloop.records import Observation, ObservationType, PlannedRun
 from fluxloop.tracing.capture import fresh
+from fluxloop.tracing.redaction import Redaction
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -45,13 +46,16 @@ class Run:
         "discarded",
         "observations",
         "offset",
+        "redaction",
         "stderr",
         "stdout",
         "uncaptured",
     )
 
-    def __init__(self, planned: PlannedRun, attempt: int, offset: int) -> None:
+    def __init__(self, planned: PlannedRun, attempt: int, offset: int, redaction: Redaction | None = None) -> None:
         self._planned = planned
+        self.redaction = Redaction() if redaction is None else redaction
+        """What is masked in what is seen of it; what the agent gets is as it is."""
         self._run_id: str | None = None
         self.attempt = attempt
         self.offset = offset

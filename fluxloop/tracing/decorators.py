@@ -223,9 +223,9 @@ def event(name: str, /, **metadata: Any) -> None:
     if scope is None:
         return
     run, parent = scope
-    observation, start = run.observe(
-        "event", as_text(name), parent, None, None, capture(metadata) if metadata else None
-    )
+    redaction = run.redaction
+    captured = capture(metadata, redaction) if metadata else None
+    observation, start = run.observe("event", as_text(name, redaction), parent, None, None, captured)
     run.end(observation, start)
 
 

@@ -15,6 +15,7 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any, TextIO
 
 from fluxloop.tracing.context import Run, current
+from fluxloop.tracing.redaction import NOTHING, Redaction
 
 Aside = Callable[[], AbstractContextManager[Any]]
 """Clears the progress bar while something else is written."""
@@ -24,23 +25,29 @@ _captures: list[_Capture] = []
 
 
 @contextmanager
-def captured_output(aside: Aside = nullcontext, debugging: Callable[[], None] = lambda: None) -> Iterator[None]:
+def captured_output(
+    aside: Aside = nullcontext,
+    debugging: Callable[[], None] = lambda: None,
+    redaction: Redaction = NOTHING,
+) -> Iterator[None]:
     """Keep what runs print and log with them, for as long as the context lasts.
 
     Args:
         aside: entered around what goes on to the screen.
         debugging: called when an agent calls `breakpoint()`, which has the terminal from then on.
+        redaction: what is masked in what goes on to the screen.
     """
+    user = (aside, debugging, redaction)
     with _lock:
         if not _captures:
             _captures.append(_Capture())
         capture = _captures[0]
-        capture.users.append((aside, debugging))
+        capture.users.append(user)
     try:
         yield
     finally:
         with _lock:
-            capture.users.remove((aside, debugging))
+            capture.users.remove(user)
             if not capture.users:
                 capture.restore()
                 _captures.clear()
@@ -50,7 +57,7 @@ class _Capture:
     """The stand-ins, installed once however many experiments run in this process."""
 
     def __init__(self) -> None:
-        self.users: list[tuple[Aside, Callable[[], None]]] = []
+        self.users: list[tuple[Aside, Callable[[], None], Redaction]] = []
         self._streams = (sys.stdout, sys.stderr)
         self._stand_ins = (_Stream(self, sys.stdout, "stdout"), _Stream(self, sys.stderr, "stderr"))
         sys.stdout, sys.stderr = self._stand_ins
@@ -74,11 +81,16 @@ class _Capture:
     def aside(self) -> AbstractContextManager[Any]:
         return self.users[-1][0]() if self.users else nullcontext()
 
+    def redactions(self) -> list[Redaction]:
+        """What is masked on the screen, in a run that is shown there and outside any."""
+        scope = current.get()
+        return [*([scope[0].redaction] if scope else []), *(redaction for *_, redaction in self.users)]
+
     def _breakpoint(self, *args: Any, **kwargs: Any) -> Any:
         scope = current.get()
         if scope is not None:
             scope[0].uncaptured = True
-            for _, debugging in self.users:
+            for _, debugging, _ in self.users:
                 debugging()
         if self._hook is sys.__breakpointhook__ and os.environ.get("PYTHONBREAKPOINT", "") in ("", "pdb.set_trace"):
             import pdb  # only who debugs pays for it
@@ -122,8 +134,14 @@ class _Stream:
         if run is None:
             if self._stream is None:  # a service without a terminal, where prints vanish
                 return len(text)
+            shown = text
+            if isinstance(text, str):
+                for redaction in self._capture.redactions():
+                    redaction.refresh()
+                    shown = redaction.text(shown)
             with self._capture.aside():
-                return int(self._stream.write(text) or len(text))
+                written = self._stream.write(shown)
+            return len(text) if shown is not text or not written else int(written)
         if not isinstance(text, str):
             raise TypeError(f"write() argument must be str, not {type(text).__name__}")
         (run.stdout if self._part == "stdout" else run.stderr).append(text)
@@ -168,7 +186,12 @@ class _Bytes:
     def write(self, data: Any) -> int:
         if self._text._run() is None and self._buffer is not None:
             self._text.flush()
-            return int(self._buffer.write(data))
+            shown = data
+            for redaction in self._text._capture.redactions():
+                redaction.refresh()
+                shown = redaction.data(bytes(shown)) if redaction.is_needed else shown
+            written = int(self._buffer.write(shown))
+            return written if shown is data else len(bytes(data))
         data = bytes(data)
         self._text.write(data.decode("utf-8", "backslashreplace"))
         return len(data)

@@ -11,8 +11,9 @@ from typing import Any
 from attrs import frozen
 
 from fluxloop.records import Observation, ObservationType, ObservedError
-from fluxloop.tracing.capture import as_text, capture, message, type_name
+from fluxloop.tracing.capture import as_text, capture, masked_whole, message, type_name
 from fluxloop.tracing.context import Scope
+from fluxloop.tracing.redaction import NOTHING, Redaction, is_secret_name
 from fluxloop.tracing.usage import find_model, find_usage
 
 
@@ -37,10 +38,12 @@ class Recorder:
         "capture_input",
         "capture_output",
         "defaults",
+        "known",
         "metadata",
         "model",
         "name",
         "names",
+        "secret",
         "skip",
         "type",
         "variadic",
@@ -54,58 +57,77 @@ class Recorder:
         self.metadata = wanted.metadata
         self.capture_input = wanted.capture_input
         self.capture_output = wanted.capture_output
-        names, self.variadic, self.defaults = _parameters(function)
+        names, self.known, self.variadic, self.defaults = _parameters(function)
         # What a method belongs to is not one of its inputs.
         self.skip = 1 if names[:1] in (("self",), ("cls",)) else 0
         self.names = names[self.skip :]
+        self.secret = frozenset(name for name in (*self.known, self.variadic) if is_secret_name(name))
+        """Parameters whose names say that their values are secret."""
 
     def begin(self, scope: Scope, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Observation, int]:
         run, parent = scope
-        captured = self._input(args, kwargs) if self.capture_input else None
-        return run.observe(self.type, self.name, parent, captured, self.model, self.metadata)
+        redaction = run.redaction
+        captured = self._input(args, kwargs, redaction) if self.capture_input else None
+        name, model, metadata = self.name, self.model, self.metadata
+        # These were given at the decoration, when nobody knew what is secret.
+        if redaction.is_needed:
+            name = redaction.text(name)
+            model = None if model is None else redaction.text(model)
+        if metadata is not None:
+            metadata = capture(metadata, redaction)
+        return run.observe(self.type, name, parent, captured, model, metadata)
 
-    def _input(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
+    def _input(self, args: tuple[Any, ...], kwargs: dict[str, Any], redaction: Redaction) -> dict[str, Any]:
         names = self.names
         if self.skip:
             args = args[self.skip :]
-        captured = {name: capture(value) for name, value in zip(names, args, strict=False)}
+        captured: dict[str, Any] = {}
+        for name, value in zip(names, args, strict=False):
+            captured[name] = capture(value, redaction)
         if len(args) > len(names):
-            captured[self.variadic] = [capture(value) for value in args[len(names) :]]
+            captured[self.variadic] = [capture(value, redaction) for value in args[len(names) :]]
         for name, value in kwargs.items():
-            captured[name if type(name) is str and name.isascii() else capture(name)] = capture(value)
+            if name in self.known:
+                captured[name if name.isascii() else capture(name)] = capture(value, redaction)
+            else:  # a name of the caller's, to be judged now
+                captured.update(capture({name: value}, redaction))
         for name, value in self.defaults.items():
             if name not in captured:
-                captured[name] = capture(value)
+                captured[name] = capture(value, redaction)
+        if self.secret and redaction.by_name:
+            for name in self.secret.intersection(captured):
+                captured[name] = masked_whole(captured[name])
         return captured
 
     def succeed(self, scope: Scope, observation: Observation, start: int, output: Any) -> None:
         end = time.perf_counter_ns()
         generated = self.type == "generation"
         # Captured first: in another thread the run may be over before a large value is.
-        plain = capture(output) if generated or self.capture_output else None
+        plain = capture(output, scope[0].redaction) if generated or self.capture_output else None
         if not scope[0].end(observation, start, end):
             return
         if self.capture_output:
             observation.output = plain
         if generated:
             observation.usage = find_usage(plain)
-            observation.model = find_model(plain) or self.model
+            observation.model = find_model(plain) or observation.model
 
     def fail(self, scope: Scope, observation: Observation, start: int, error: BaseException) -> None:
         if scope[0].end(observation, start):
-            observation.error = ObservedError(type_name(error), message(error))
+            observation.error = observed(error, scope[0].redaction)
 
 
-def _parameters(function: Callable[..., Any]) -> tuple[tuple[str, ...], str, dict[str, Any]]:
-    """The positional parameters, what further positional arguments are called, and the defaults."""
+def _parameters(function: Callable[..., Any]) -> tuple[tuple[str, ...], frozenset[str], str, dict[str, Any]]:
+    """The positional parameters, all that have a name, what further arguments are called, and the defaults."""
     try:
         parameters = inspect.signature(function).parameters.values()
     except (TypeError, ValueError):  # a builtin that does not tell
-        return (), "args", {}
+        return (), frozenset(), "args", {}
     positional = [p.name for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
     variadic = [p.name for p in parameters if p.kind is p.VAR_POSITIONAL]
     defaults = {p.name: p.default for p in parameters if p.default is not p.empty}
-    return tuple(positional), variadic[0] if variadic else "args", defaults
+    named = frozenset(p.name for p in parameters if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD))
+    return tuple(positional), named, variadic[0] if variadic else "args", defaults
 
 
 def unbound(function: Any) -> Any:
@@ -115,10 +137,14 @@ def unbound(function: Any) -> Any:
     return function
 
 
-def kept_metadata(description: str | None, metadata: Any) -> dict[str, Any] | None:
-    captured = {} if metadata is None else capture(metadata)
+def observed(error: BaseException, redaction: Redaction) -> ObservedError:
+    return ObservedError(redaction.text(type_name(error)), redaction.text(message(error)))
+
+
+def kept_metadata(description: str | None, metadata: Any, redaction: Redaction = NOTHING) -> dict[str, Any] | None:
+    captured = {} if metadata is None else capture(metadata, redaction)
     if not isinstance(captured, dict):
         captured = {"metadata": captured}
     if description is not None:
-        captured = {"description": capture(description), **captured}
+        captured = {"description": capture(description, redaction), **captured}
     return captured or None

@@ -6,10 +6,10 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import Any, Literal, TypeVar
 
-from fluxloop.records import Observation, ObservedError
-from fluxloop.tracing.capture import as_text, capture, message, type_name
+from fluxloop.records import Observation
+from fluxloop.tracing.capture import as_text, capture
 from fluxloop.tracing.context import Run, current, leave
-from fluxloop.tracing.recorder import Wanted, kept_metadata
+from fluxloop.tracing.recorder import Wanted, kept_metadata, observed
 from fluxloop.tracing.wrapping import wrap
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -55,9 +55,10 @@ class Span:
             self._open[""] = None
             return self
         run, parent = scope
-        name = "span" if self._name is None else as_text(self._name)
-        metadata = kept_metadata(self._description, self._metadata)
-        observation, start = run.observe("span", name, parent, capture(self._input), None, metadata)
+        redaction = run.redaction
+        name = "span" if self._name is None else as_text(self._name, redaction)
+        metadata = kept_metadata(self._description, self._metadata, redaction)
+        observation, start = run.observe("span", name, parent, capture(self._input, redaction), None, metadata)
         self._open[observation.id] = (run, observation, start, current.set((run, observation.id)))
         return self
 
@@ -78,9 +79,10 @@ class Span:
             return
         observation = entered[1]
         if output is not None:
-            observation.output = capture(output)
+            observation.output = capture(output, entered[0].redaction)
         if metadata is not None:
-            observation.metadata = {**(observation.metadata or {}), **(kept_metadata(None, metadata) or {})}
+            added = kept_metadata(None, metadata, entered[0].redaction) or {}
+            observation.metadata = {**(observation.metadata or {}), **added}
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
@@ -93,7 +95,7 @@ class Span:
         if current.get() == (run, observation.id):
             leave(token)
         if run.end(observation, start) and error is not None:
-            observation.error = ObservedError(type_name(error), message(error))
+            observation.error = observed(error, run.redaction)
         return False
 
     async def __aenter__(self) -> Span:

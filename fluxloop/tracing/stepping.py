@@ -10,6 +10,7 @@ from typing import Any
 from fluxloop.records import Observation
 from fluxloop.tracing.context import Scope, current, leave
 from fluxloop.tracing.recorder import Recorder
+from fluxloop.tracing.redaction import NOTHING
 from fluxloop.tracing.streams import StreamedOutput
 
 
@@ -26,7 +27,7 @@ class _Recorded:
         if self._scope is not None:
             self._observation, self._start = recorder.begin(self._scope, args, kwargs)
             self._inside = (self._scope[0], self._observation.id)
-        self._streamed = StreamedOutput()
+        self._streamed = StreamedOutput(self._scope[0].redaction if self._scope else NOTHING)
         self.item: Any = None
         """What the generator has yielded."""
         self.sent: Any = None

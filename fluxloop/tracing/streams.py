@@ -5,10 +5,14 @@ from __future__ import annotations
 from typing import Any
 
 from fluxloop.tracing.capture import capture
+from fluxloop.tracing.redaction import NOTHING, Redaction
 
 
 class StreamedOutput:
     """Collect the items of a stream, each captured as it passes.
+
+    Args:
+        redaction: what is masked in them.
 
     Example:
         >>> streamed = StreamedOutput()
@@ -17,23 +21,26 @@ class StreamedOutput:
         'Hello'
     """
 
-    __slots__ = ("_items",)
+    __slots__ = ("_items", "_redaction")
 
-    def __init__(self) -> None:
+    def __init__(self, redaction: Redaction = NOTHING) -> None:
+        self._redaction = redaction
         self._items: list[Any] = []
 
     def add(self, item: Any) -> None:
         """Take the next item."""
-        self._items.append(capture(item))
+        self._items.append(capture(item, self._redaction))
 
     def value(self, returned: Any = None) -> Any:
         """Return the items as one text when all are texts, else as a list.
+
+        Who records it captures it again, because a secret may have come in pieces.
 
         Args:
             returned: the generator's return value, the result of one that yielded nothing.
         """
         if not self._items:
-            return capture(returned) if returned is not None else []
+            return capture(returned, self._redaction) if returned is not None else []
         if all(isinstance(item, str) for item in self._items):
             return "".join(self._items)
         return self._items

@@ -57,7 +57,10 @@ def test_problems_carry_their_data(faults: Any) -> None:
         ("replay_args: {}\n", "c.yaml:1:1: replay_args: unknown key; this version replays no arguments yet"),
         ("outputs: {}\n", "c.yaml:1:1: outputs: unknown key; did you mean 'output'?"),
         ("output: {sinks: [{snk: a, sink: b}]}", "c.yaml:1:19: output.sinks.0.snk: unknown key; did you mean 'sink'?"),
-        ("output:\n  where: x\n", "c.yaml:2:3: output.where: unknown key; expected one of directory, format, sinks"),
+        (
+            "output:\n  where: x\n",
+            "c.yaml:2:3: output.where: unknown key; expected one of directory, format, sinks, redact, redact_patterns",
+        ),
         ("inputs:\n  map: {inptu: a}\n", "c.yaml:2:9: inputs.map.inptu: unknown key; did you mean 'input'?"),
         (
             "inputs:\n  map:\n    who: a\n",

@@ -21,6 +21,7 @@ SECONDS = (
 A_TIME = "expected a time such as 90s, 30m or 1h30m"
 A_RATE = "expected a rate such as 60/min, 5/s or 1000/h"
 FAILURES = "expected a number of runs, as 10, or a share, as 10%"
+A_SHARD = "expected a shard such as 2/8, the second of eight"
 AN_EXECUTOR = "expected one of auto, inline, asyncio, threads"
 
 
@@ -45,6 +46,7 @@ def test_by_default_nothing_is_bounded() -> None:
     assert (runner.start_rate, runner.run_delay_seconds) == (None, 0.0)
     assert (runner.max_failures, runner.max_time) == (None, None)
     assert (runner.grace_seconds, runner.stall_seconds) == (30.0, 300.0)
+    assert (runner.shard, runner.per_shard) == (None, False)
 
 
 @pytest.mark.parametrize("key", SECONDS)
@@ -85,7 +87,7 @@ def test_seconds_with_a_default_refuse_null(faults: Any, key: str) -> None:
     assert told(faults, key, "null") == "expected seconds, a number from 0 to 1e9, got nothing"
 
 
-@pytest.mark.parametrize("key", ["timeout_seconds", "start_rate", "max_failures", "max_time"])
+@pytest.mark.parametrize("key", ["timeout_seconds", "start_rate", "max_failures", "max_time", "shard"])
 def test_what_is_absent_by_default_takes_null(load: Any, key: str) -> None:
     """A key that is commented out, or null, bounds nothing."""
     assert value_of(load, key, "null") is value_of(load, key, "") is None
@@ -236,6 +238,56 @@ def test_failures_refuse(faults: Any, text: str, found: str) -> None:
     assert told(faults, "max_failures", text) == f"{FAILURES}, got {found}"
 
 
+@pytest.mark.parametrize(
+    ("text", "shard"),
+    [("2/8", "2/8"), ("'2/8'", "2/8"), ("1/1", "1/1"), ("2 / 8", "2/8"), ("02/08", "2/8"), ("500/1000", "500/1000")],
+)
+def test_shards(load: Any, text: str, shard: str) -> None:
+    """A shard is kept in its one spelling, by which shards are told apart."""
+    assert value_of(load, "shard", text) == shard
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("0/8", "expected a shard from 1/8 to 8/8, got '0/8': shards are counted from 1"),
+        ("9/8", "expected a shard from 1/8 to 8/8, got '9/8'"),
+        ("0/1", "expected a shard from 1/1 to 1/1, got '0/1': shards are counted from 1"),
+        ("a/b", f"{A_SHARD}, got 'a/b'"),
+        ("2", f"{A_SHARD}, got 2"),
+        ("'2'", f"{A_SHARD}, got '2'"),
+        ("0.25", f"{A_SHARD}, got 0.25"),
+        ("1/0", f"{A_SHARD}, got '1/0'"),
+        ("0/0", f"{A_SHARD}, got '0/0'"),
+        ("-1/8", f"{A_SHARD}, got '-1/8'"),
+        ("2/8/3", f"{A_SHARD}, got '2/8/3'"),
+        ("2/", f"{A_SHARD}, got '2/'"),
+        ("/8", f"{A_SHARD}, got '/8'"),
+        ("1/1000000", f"{A_SHARD}, got '1/1000000'"),
+        ("true", f"{A_SHARD}, got true"),
+        ("[2, 8]", f"{A_SHARD}, got a list"),
+        ("''", f"{A_SHARD}, got ''"),
+    ],
+)
+def test_shards_refuse(faults: Any, text: str, message: str) -> None:
+    """One that is not there is told with those that are, anything else with an example."""
+    assert told(faults, "shard", text) == message
+
+
+@pytest.mark.parametrize(("text", "value"), [("true", True), ("false", False)])
+def test_yes_or_no(load: Any, text: str, value: bool) -> None:
+    """Rates of each shard are a matter of yes or no."""
+    assert value_of(load, "per_shard", text) is value
+
+
+@pytest.mark.parametrize(
+    ("text", "found"), [("1", "1"), ("'true'", "'true'"), ("maybe", "'maybe'"), ("null", "nothing"), ("[]", "a list")]
+)
+def test_yes_or_no_refuses(faults: Any, text: str, found: str) -> None:
+    """What merely counts as true in Python is told."""
+    assert told(faults, "per_shard", text) == f"expected true or false, got {found}"
+
+
 @pytest.mark.parametrize("text", ["0", "3", str(2**63 - 1)])
 def test_counts(load: Any, text: str) -> None:
     """Retries are counted from 0."""
@@ -332,6 +384,9 @@ GIVEN = [
     ("max_time", "", None),
     ("grace_seconds", "5", 5.0),
     ("stall_seconds", "0", 0.0),
+    ("shard", "2/8", "2/8"),
+    ("shard", "", None),
+    ("per_shard", "true", True),
 ]
 
 
@@ -362,6 +417,9 @@ def test_texts_of_settings_and_variables(key: str, text: str, value: Any) -> Non
         ("max_failures", "0", f"{FAILURES}, got '0'"),
         ("max_failures", "200%", f"{FAILURES}, got '200%'"),
         ("max_time", "soon", f"{A_TIME}, got 'soon'"),
+        ("shard", "0/8", "expected a shard from 1/8 to 8/8, got '0/8': shards are counted from 1"),
+        ("shard", "2", f"{A_SHARD}, got '2'"),
+        ("per_shard", "2", "expected true or false, got '2'"),
     ],
 )
 def test_wrong_texts_of_settings_and_variables(faults: Any, key: str, text: str, message: str) -> None:

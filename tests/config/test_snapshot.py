@@ -23,7 +23,7 @@ from fluxloop.config import (
     snapshot,
 )
 from fluxloop.config.convert import structure, unstructure
-from fluxloop.config.model import Count, Duration, Failures, Name, PositiveInt, Rate, Seconds, Share
+from fluxloop.config.model import Count, Duration, Failures, Name, PositiveInt, Rate, Seconds, ShardText, Share
 from fluxloop.config.snapshot import to_yaml
 from fluxloop.tracing.redaction import MASK
 
@@ -155,6 +155,7 @@ seconds = st.floats(0, 1e9).map(Seconds)
 rates = st.builds(
     "{}{}{}".format, st.integers(1, 10**6), st.sampled_from(["/", " / "]), st.sampled_from(["s", "min", "h"])
 )
+shards = st.integers(1, 999_999).flatmap(lambda count: st.integers(1, count).map(lambda index: f"{index}/{count}"))
 limits = st.integers(1, 2**63).map(Failures) | st.floats(0, 1, exclude_min=True).map(Failures)
 sinks = st.builds(SinkConfig, sink=lines, args=st.dictionaries(lines, plain, max_size=2))
 configs = st.builds(
@@ -186,6 +187,8 @@ configs = st.builds(
         max_time=st.none() | st.floats(0, 1e9, exclude_min=True).map(Duration),
         grace_seconds=seconds,
         stall_seconds=seconds,
+        shard=st.none() | shards.map(ShardText),
+        per_shard=st.booleans(),
     ),
     inputs=st.builds(
         InputsConfig,
