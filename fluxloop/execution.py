@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 import signal
 import time
-from collections.abc import Generator, Iterable, Sequence
+from collections.abc import Callable, Generator, Iterable, Sequence
 from contextlib import AbstractContextManager, closing, nullcontext, suppress
 from pathlib import Path
 from typing import Any
@@ -25,6 +25,8 @@ from fluxloop.sinks.base import SinkContext
 from fluxloop.sinks.group import SinkGroup
 from fluxloop.store.documents import to_json, write_document
 from fluxloop.store.layout import CONFIG, STALLS, SUMMARY
+from fluxloop.store.reserve import give_room, keep_room
+from fluxloop.store.syncing import SyncError
 from fluxloop.summary import ExperimentStatus, Summary, SummaryBuilder
 from fluxloop.tracing.capture import message, type_name
 from fluxloop.tracing.output import captured_output
@@ -43,7 +45,7 @@ class Execution:
 
     name: str
     path: Path
-    """The experiment directory, made and empty."""
+    """The experiment directory, locked; empty, or with the runs that the summary counts already."""
     plan: Plan
     task: Task
     executor: Executor
@@ -55,11 +57,35 @@ class Execution:
     interrupt: Interrupt
     may_suggest: bool = False
     """Whether more at a time is there for the asking."""
+    is_new: bool = True
+    """False for a directory that an earlier experiment has made."""
     left_running: int = field(default=0, init=False)
     """Attempts that nothing could end: they may go on in this process."""
     _retried: RunError | None = field(default=None, init=False)
     _told: set[str] = field(factory=set, init=False)
+    _earlier: int = field(init=False)
+    """How many runs were done before."""
     _began: tuple[float, float] = field(factory=lambda: (time.monotonic(), time.process_time()), init=False)
+
+    @_earlier.default
+    def _count_earlier(self) -> int:
+        return self.summary.total
+
+    @property
+    def _done(self) -> int:
+        """How many runs have been done since."""
+        return self.summary.total - self._earlier
+
+    @property
+    def _left(self) -> int:
+        return len(self.plan) - self._done
+
+    def _safe(self, cause: BaseException | None) -> str:
+        """What became of the runs that had finished."""
+        if isinstance(cause, SyncError):
+            sure = self._earlier + cause.safe
+            return f"of {self.summary.total} finished runs, {sure} are known to be on the disk, in {self.path}"
+        return f"the {self.summary.total} runs finished before are safe in {self.path}"
 
     def run(self, config: dict[str, Any], config_yaml: bytes) -> Summary:
         """Run the plan and return what it came to.
@@ -79,14 +105,16 @@ class Execution:
         except BaseException as error:
             self._give_up(error)
             if isinstance(error, SinkError) and self.summary.total:
-                told = f"{error}; the {self.summary.total} runs finished before are safe in {self.path}"
-                raise SinkError(told) from error
+                raise SinkError(f"{error}; {self._safe(error.__cause__)}") from error
             raise
 
     def _begin(self, config: dict[str, Any], config_yaml: bytes) -> None:
         write_document(self.path / CONFIG, config_yaml)
         write_document(self.path / SUMMARY, to_json(self.summary.build("running", completed_at=None)))
-        self.sinks.open(SinkContext(name=self.name, path=self.path, planned=len(self.plan), config=config))
+        keep_room(self.path)
+        self.sinks.open(
+            SinkContext(name=self.name, path=self.path, planned=self.summary.planned, done=self._earlier, config=config)
+        )
 
     def _run_all(self) -> tuple[ExperimentStatus, str | None]:
         schedule = Schedule(self.plan, self.limits, clock=time.monotonic, urgency=lambda: self.interrupt.urgency)
@@ -96,6 +124,7 @@ class Execution:
             stall_seconds=self.stall_seconds,
             file=self.path / STALLS,
             tell=self.progress.warn,
+            redact=self.task.redaction.text,
         )
         self.interrupt.announce = lambda hint: self.progress.signal(_stopping(schedule) + hint)
         self.interrupt.last_words = lambda held: self._last_words(schedule, held)
@@ -142,9 +171,9 @@ class Execution:
             if attempt.is_overload and attempt.retry_after and attempt.retry_after >= 1:
                 asked = f"A service asks to be left alone for {clock(attempt.retry_after)}"
                 self._tell_once("asked", f"{asked}; nothing starts until then.")
-        if schedule.stop_reason is not None and self.summary.total < len(self.plan):
+        if schedule.stop_reason is not None and self._left:
             self._tell_once("stopped", f"{_stopping(schedule)} Reason: {schedule.stop_reason}.")
-        if self.may_suggest and self.summary.total >= SUGGEST_AFTER:
+        if self.may_suggest and self._done >= SUGGEST_AFTER:
             self.may_suggest = False
             self._suggest()
         self.progress.tick(schedule)
@@ -152,8 +181,8 @@ class Execution:
     def _suggest(self) -> None:
         """Say what running more at a time would save, when the agent mostly waits."""
         elapsed, busy = time.monotonic() - self._began[0], time.process_time() - self._began[1]
-        left = elapsed / self.summary.total * (len(self.plan) - self.summary.total)
-        faster = left / min(SUGGESTED, max(1, len(self.plan) - self.summary.total))
+        left = elapsed / self._done * self._left
+        faster = left / min(SUGGESTED, max(1, self._left))
         if busy < elapsed / 2 and left - faster >= 1:
             self.progress.info(f"The rest will take {clock(left)}; with --parallel {SUGGESTED} about {clock(faster)}")
 
@@ -165,30 +194,45 @@ class Execution:
     def _outcome(self, schedule: Schedule) -> tuple[ExperimentStatus, str | None]:
         if in_flight := schedule.in_flight:
             self.left_running += len(in_flight)
-            self._tell_once("in flight", _left_in_flight(in_flight))
+            self._tell_once("in flight", _left_in_flight(in_flight, self.task.redaction.text))
         if schedule.waiting and self._retried is not None:
             waited = f"{counted(schedule.waiting, 'run')} waited for another attempt"
             self._tell_once("waiting", f"{waited}; the last error was {_told_error(self._retried)}.")
-        left = len(self.plan) - self.summary.total
+        left = self._left
         if not left:
             return "completed", None
         if self.interrupt.requested:
             if self.interrupt.signal is None:
-                self.progress.warn(f"Cancelled; {counted(left, 'run')} of {len(self.plan)} not run.")
+                self.progress.warn(f"Cancelled; {counted(left, 'run')} of {self.summary.planned} not run.")
                 return "interrupted", "cancelled"
             return "interrupted", signal.Signals(self.interrupt.signal).name
         if schedule.stop_reason is not None:
             return "stopped", schedule.stop_reason
-        gave = f"the executor {type_name(self.executor)} gave back {self.summary.total} of {len(self.plan)} runs"
+        gave = f"the executor {type_name(self.executor)} gave back {self._done} of {len(self.plan)} runs"
         return "stopped", gave
 
     def _finish(self, status: ExperimentStatus, reason: str | None, *, sinks_hang: bool = False) -> Summary:
-        final = self.summary.build(status, completed_at=timestamp(time.time_ns()), stop_reason=reason)
+        """Say what it came to, once what it says is on the disk."""
+        completed = timestamp(time.time_ns())
+        redact = self.task.redaction.text
+        reason = None if reason is None else redact(reason)
+        final = self.summary.build(status, completed_at=completed, stop_reason=reason)
+        failed: SinkError | None = None
         try:
+            if not sinks_hang:
+                self.sinks.close_results(final)
+        except SinkError as error:
+            failed = error
+            if status != "failed":  # else what went wrong first is the reason
+                final = self.summary.build("failed", completed_at=completed, stop_reason=redact(str(error)))
+        try:
+            give_room(self.path)
             write_document(self.path / SUMMARY, to_json(final))
         finally:
             if not sinks_hang:
-                self.sinks.close(final)
+                self.sinks.close_others(final)
+        if failed is not None:
+            raise failed
         return final
 
     def _last_words(self, schedule: Schedule, sinks_hang: bool) -> None:
@@ -196,14 +240,17 @@ class Execution:
         with suppress(SinkError, OSError):
             self._finish(*self._outcome(schedule), sinks_hang=sinks_hang)
         self.progress.stop()
-        left = len(self.plan) - self.summary.total
-        self.progress.signal(f"{left} of {len(self.plan)} runs were not run; the results are in {self.path}")
+        told = f"{self._left} of {self.summary.planned} runs were not run"
+        self.progress.signal(f"{told}; the results are in {self.path}")
 
     def _give_up(self, error: BaseException) -> None:
         """Leave nothing behind when nothing has run and the user can mend it, else all that is done."""
-        if isinstance(error, UsageError | SinkError | KeyboardInterrupt) and not self.summary.total:
+        is_empty = self.is_new and not self.summary.total
+        if is_empty and isinstance(error, UsageError | SinkError | KeyboardInterrupt):
+            nothing = self.summary.build("failed", completed_at=None)
             with suppress(SinkError):
-                self.sinks.close(self.summary.build("failed", completed_at=None))
+                self.sinks.close_results(nothing)
+            self.sinks.close_others(nothing)
             shutil.rmtree(self.path, ignore_errors=True)
             return
         reason = str(error) if isinstance(error, SinkError) else f"{type_name(error)}: {message(error)}"
@@ -211,9 +258,10 @@ class Execution:
             self._finish("failed", reason)
 
     def _output(self) -> AbstractContextManager[None]:
-        if not self.task.capture_output and not self.progress.has_bar:
+        redaction = self.task.redaction
+        if not (self.task.capture_output or self.progress.has_bar or redaction.is_needed):
             return nullcontext()
-        return captured_output(self.progress.aside, self.progress.stand_aside)
+        return captured_output(self.progress.aside, self.progress.stand_aside, redaction)
 
 
 def _left(attempt: Attempt) -> str:
@@ -225,10 +273,11 @@ def _left(attempt: Attempt) -> str:
     )
 
 
-def _left_in_flight(in_flight: list[tuple[PlannedRun, int, float]]) -> str:
+def _left_in_flight(in_flight: list[tuple[PlannedRun, int, float]], redact: Callable[[str], str]) -> str:
     """Which runs did not come to their end, so that one that hangs can be found."""
     told = [
-        f"{run.trace_id} ({one_line(run.case.id, 40)}) after {clock(since)}" for run, _, since in in_flight[:MAX_TOLD]
+        f"{run.trace_id} ({one_line(redact(run.case.id), 40)}) after {clock(since)}"
+        for run, _, since in in_flight[:MAX_TOLD]
     ]
     more = f" and {len(in_flight) - MAX_TOLD} more" if len(in_flight) > MAX_TOLD else ""
     return f"Left unfinished: {', '.join(told)}{more}."

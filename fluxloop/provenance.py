@@ -12,6 +12,9 @@ import fluxloop
 
 _GIT_SECONDS = 5.0
 
+RAN_ON = ("fluxloop", "python", "platform", "git")
+"""What `ran_on` tells."""
+
 
 def ran_on(root: Path, results: Path) -> dict[str, Any]:
     """Return versions, the platform, and the state of the git repository `root` is in.

@@ -7,21 +7,43 @@ import re
 import sysconfig
 from array import array
 from collections.abc import Iterable
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 from attrs import Factory, define, frozen
 
-from fluxloop.records import RunError, Trace, Usage
+from fluxloop.records import RunError, Status, Usage
 from fluxloop.statistics import pass_rate_interval
 
 ExperimentStatus = Literal["running", "completed", "interrupted", "stopped", "failed"]
 
+RE_ROLLED = "run again on resume (superseded.jsonl): re-rolled, so that the pass rate is biased upwards"
 MAX_ERROR_GROUPS = 100
 """Kinds of error told apart; an agent whose every error is of another kind must not fill the memory."""
 MAX_PERSONAS = 1000
 MAX_FAILING_INPUTS = 100
 MAX_MESSAGE = 1000
 """Characters of an error's message in the summary; the trace has it whole."""
+
+
+class FinishedRun(Protocol):
+    """What is counted of a run, be it a `Trace` or a line of `traces.jsonl`."""
+
+    trace_id: str
+    input_id: str
+    input_index: int
+    persona: str | None
+    status: Status
+    passed: bool
+    error: RunError | None
+    duration_ms: float
+    attempts: int
+    observation_count: int
+    usage: Usage | None
+
+    @property
+    def output(self) -> Any: ...
+    @property
+    def metadata(self) -> dict[str, Any] | None: ...
 
 
 @frozen(kw_only=True, slots=False)
@@ -124,6 +146,12 @@ class Summary:
     completed_at: str | None
     ran_on: dict[str, Any]
     """Versions, platform, git commit, seed, tags, and a digest of the inputs."""
+    superseded: int = 0
+    """Failed runs that were run again on resume; they are in `superseded.jsonl`."""
+    rerolled: int = 0
+    """Of these, failures of the agent's own, which bias the pass rate upwards."""
+    remarks: tuple[str, ...] = ()
+    """What a reader of the figures must know of how they came about."""
 
 
 @define(kw_only=True)
@@ -141,6 +169,9 @@ class SummaryBuilder:
     started_at: str
     ran_on: dict[str, Any]
     fail_under: float | None = None
+    superseded: int = 0
+    rerolled: int = 0
+    remarks: tuple[str, ...] = ()
     total: int = 0
     passed: int = 0
     observations: int = 0
@@ -160,7 +191,7 @@ class SummaryBuilder:
     _passes: array[int] = Factory(lambda: array("I"))
     _source_runs: dict[str, list[int]] = Factory(dict)
 
-    def add(self, trace: Trace) -> ErrorGroup | None:
+    def add(self, trace: FinishedRun) -> ErrorGroup | None:
         """Count one finished run; return its error's group when it is the first of it."""
         self.total += 1
         self.passed += trace.passed
@@ -182,15 +213,16 @@ class SummaryBuilder:
             self._count_persona(trace.persona, trace.passed, judged)
         return None if trace.error is None else self._count_error(trace.error, trace)
 
-    def _count_failing(self, trace: Trace) -> None:
+    def _count_failing(self, trace: FinishedRun) -> None:
         row = self.failing.get(trace.input_index)
         if row is not None:
             row.failed += 1
         elif len(self.failing) < MAX_FAILING_INPUTS:
             self.failing[trace.input_index] = FailingInput(input_id=trace.input_id, failed=1)
 
-    def _count_cluster(self, trace: Trace) -> None:
-        source = trace.metadata.get("source_id") if trace.metadata else None
+    def _count_cluster(self, trace: FinishedRun) -> None:
+        metadata = trace.metadata
+        source = metadata.get("source_id") if metadata else None
         if source is not None:
             counts = self._source_runs.setdefault(str(source), [0, 0])
             counts[0] += 1
@@ -214,7 +246,7 @@ class SummaryBuilder:
         row.passed += passed
         row.infrastructure += not judged
 
-    def _count_error(self, error: RunError, trace: Trace) -> ErrorGroup | None:
+    def _count_error(self, error: RunError, trace: FinishedRun) -> ErrorGroup | None:
         self.by_kind[error.kind] += 1
         where = place(error.traceback, error.message)
         group = self.errors.get((error.kind, error.type, where))
@@ -271,7 +303,16 @@ class SummaryBuilder:
             started_at=self.started_at,
             completed_at=completed_at,
             ran_on=self.ran_on,
+            superseded=self.superseded,
+            rerolled=self.rerolled,
+            remarks=(*self.remarks, *self._rerolled()),
         )
+
+    def _rerolled(self) -> tuple[str, ...]:
+        if not self.rerolled:
+            return ()
+        failures = "1 failure" if self.rerolled == 1 else f"{self.rerolled} failures"
+        return (f"{failures} of the agent {RE_ROLLED}",)
 
     def _pass_rate(self) -> PassRate | None:
         runs: Iterable[int] = self._runs

@@ -22,7 +22,9 @@ class SinkContext:
     path: Path
     """The experiment directory."""
     planned: int
-    """How many runs are planned."""
+    """How many runs are planned, with those that are done."""
+    done: int = 0
+    """How many were done before, in an experiment that is resumed; they are not written again."""
     config: dict[str, Any]
     """The resolved configuration, secrets masked."""
 

@@ -25,6 +25,7 @@ class SinkGroup:
         self._others = tuple(others)
         self._warn = warn
         self._failed: dict[int, int] = {}
+        self._shared = 0
         self._opened: list[TraceSink] = []
 
     def open(self, context: SinkContext) -> None:
@@ -53,33 +54,37 @@ class SinkGroup:
 
     def share(self, traces: Sequence[Trace]) -> None:
         """Hand runs that are written to the other sinks."""
+        self._shared += len(traces)
         for sink in self._others:
             try:
                 sink.write_batch(traces)
             except _FAILURES as error:
                 self._report(sink, error, len(traces))
 
-    def close(self, summary: Summary) -> None:
-        """Close every sink that was opened, whatever the others do.
+    def close_results(self, summary: Summary) -> None:
+        """Close the results sink, if it is open.
 
         Raises:
-            SinkError: the results sink could not be closed.
+            SinkError: it could not be closed; what was written last may be lost.
         """
+        if self._results in self._opened:
+            self._opened.remove(self._results)
+            try:
+                self._results.close(summary)
+            except _FAILURES as error:
+                raise SinkError(f"the results cannot be closed: {_told(error)}") from error
+
+    def close_others(self, summary: Summary) -> None:
+        """Close every other sink that is open, whatever becomes of the rest."""
         opened, self._opened = self._opened, []
-        failed: BaseException | None = None
         for sink in opened:
             try:
                 sink.close(summary)
             except _FAILURES as error:
-                if sink is self._results:
-                    failed = error
-                else:
-                    self._warn(f"the sink {type_name(sink)} could not be closed: {_told(error)}")
+                self._warn(f"the sink {type_name(sink)} could not be closed: {_told(error)}")
         for sink in self._others:
             if count := self._failed.get(id(sink)):
-                self._warn(f"the sink {type_name(sink)} failed for {count} of {summary.total_traces} runs")
-        if failed is not None:
-            raise SinkError(f"the results cannot be closed: {_told(failed)}") from failed
+                self._warn(f"the sink {type_name(sink)} failed for {count} of {self._shared} runs")
 
     def _report(self, sink: TraceSink, error: BaseException, runs: int) -> None:
         if id(sink) not in self._failed:

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING
 from fluxloop.records import Trace
 from fluxloop.sinks.base import SinkContext, TraceSink
 from fluxloop.store.codec import encode
-from fluxloop.store.layout import OBSERVATIONS, TRACE_SUMMARY, TRACES
-from fluxloop.store.lines import LineFile
+from fluxloop.store.layout import LINE_FILES
+from fluxloop.store.lines import LineFile, sync_directory
+from fluxloop.store.syncing import GroupSync
 
 if TYPE_CHECKING:
     from fluxloop.summary import Summary
@@ -20,7 +21,7 @@ class JsonlSink(TraceSink):
     """Write `observations.jsonl`, `traces.jsonl` and `trace_summary.jsonl`.
 
     A batch is committed in this order, whole lines at a time: a run is done when it is whole in
-    all three files.
+    all three files. They follow to the disk within a second.
 
     Example:
         >>> from fluxloop import Experiment, JsonlSink
@@ -30,19 +31,24 @@ class JsonlSink(TraceSink):
     def open(self, context: SinkContext) -> None:
         """Open the files in the experiment directory."""
         with ExitStack() as opened:
-            self._observations, self._traces, self._summaries = (
-                opened.enter_context(closing(LineFile(context.path / name)))
-                for name in (OBSERVATIONS, TRACES, TRACE_SUMMARY)
-            )
+            self._lines = [opened.enter_context(closing(LineFile(context.path / name))) for name in LINE_FILES]
+            sync_directory(context.path)
             self._files = opened.pop_all()
-        self._lines = (self._observations, self._traces, self._summaries)
+        self._observations, self._traces, self._summaries = self._lines
+        self._sync = GroupSync(self._lines)
 
     def write(self, trace: Trace) -> None:
         """Commit one run."""
         self.write_batch((trace,))
 
     def write_batch(self, traces: Sequence[Trace]) -> None:
-        """Commit several runs with one write for each file."""
+        """Commit several runs with one write for each file.
+
+        Raises:
+            OSError: nothing of them is written.
+            SyncError: the disk did not take what was written before.
+        """
+        self._sync.check()
         observations = b"".join([encode(one) + b"\n" for trace in traces for one in trace.observations])
         before = [file.size for file in self._lines]
         try:
@@ -55,7 +61,13 @@ class JsonlSink(TraceSink):
             for file, size in zip(self._lines, before, strict=True):
                 file.cut(size)
             raise
+        self._sync.written(len(traces))
 
     def close(self, summary: Summary) -> None:
-        """Close the files."""
-        self._files.close()
+        """Put the rest on the disk and close the files.
+
+        Raises:
+            SyncError: the disk did not take it.
+        """
+        with self._files:
+            self._sync.close()

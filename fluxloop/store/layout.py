@@ -7,6 +7,7 @@ import time
 from pathlib import Path
 
 from fluxloop.exceptions import OutputError
+from fluxloop.store.lines import sync_directory
 
 OBSERVATIONS = "observations.jsonl"
 TRACES = "traces.jsonl"
@@ -15,6 +16,14 @@ SUMMARY = "summary.json"
 CONFIG = "config.yaml"
 STALLS = "stalls.txt"
 """Written only when nothing has finished for long."""
+SUPERSEDED = "superseded.jsonl"
+"""Lines of `traces.jsonl` that a resume has run again; only then."""
+LINE_FILES = (OBSERVATIONS, TRACES, TRACE_SUMMARY)
+"""In the order in which a run reaches them: it is done when it is whole in all three."""
+LOCK = ".lock"
+"""There while somebody writes, and after a crash."""
+RESERVE = ".reserve"
+"""As `LOCK`."""
 
 # The last range is half a character, which neither a file system nor JSON takes.
 _NOT_IN_NAME = re.compile(r"[\x00-\x1f\x7f-\x9f/\\\ud800-\udfff]")
@@ -50,6 +59,7 @@ def claim_directory(parent: Path, name: str, seconds: float) -> Path:
             path = parent / (stem if number == 1 else f"{stem}_{number}")
             try:
                 path.mkdir()
+                sync_directory(parent)
                 return path
             except FileExistsError:
                 number += 1

@@ -86,3 +86,39 @@ def test_a_replacement_that_fails_leaves_the_old(tmp_path: Path) -> None:
     with pytest.raises(OSError, match="target"):
         replace(tmp_path / "target", b"new")
     assert os.listdir(tmp_path) == ["target"]
+
+
+def test_what_a_failed_write_left_can_be_cut_off(tmp_path: Path) -> None:
+    """The size is that of whole lines, and the next line stands behind them."""
+    path = tmp_path / "lines"
+    file = LineFile(path)
+    file.append(b"one\n")
+    before = file.size
+    path.write_bytes(path.read_bytes() + b"tw")
+    file.cut(before)
+    file.append(b"three\n")
+    assert path.read_bytes() == b"one\nthree\n"
+    assert file.size == 10
+    file.close()
+    again = LineFile(path)
+    assert again.size == 10
+    again.close()
+
+
+def test_lines_can_be_synced_from_any_thread(tmp_path: Path) -> None:
+    """While others are written."""
+    file = LineFile(tmp_path / "lines")
+    stop = threading.Event()
+
+    def follow() -> None:
+        while not stop.is_set():
+            file.sync()
+
+    thread = threading.Thread(target=follow)
+    thread.start()
+    for number in range(200):
+        file.append(b"%d\n" % number)
+    stop.set()
+    thread.join()
+    assert (tmp_path / "lines").read_bytes() == b"".join(b"%d\n" % number for number in range(200))
+    file.close()

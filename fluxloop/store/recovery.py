@@ -1,0 +1,120 @@
+"""An experiment directory made ready for its next writer."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+
+import msgspec
+
+from fluxloop.exceptions import OutputError
+from fluxloop.records import RunError, Status
+from fluxloop.store.layout import CONFIG, OBSERVATIONS, RESERVE, SUMMARY, SUPERSEDED, TRACE_SUMMARY, TRACES
+from fluxloop.store.lines import sync
+from fluxloop.store.rewriting import finish_rewrite, rewriting
+from fluxloop.store.runs import StoredRuns, StoredTrace, Tail
+
+
+def tidy(path: Path) -> None:
+    """Finish what a crash left half done, and take away its temporary files.
+
+    Raises:
+        OutputError: the directory cannot be written to; nothing is lost.
+    """
+    try:
+        finish_rewrite(path)
+        for name in (SUMMARY, CONFIG):
+            for left in path.glob(f".{name}.*"):
+                left.unlink(missing_ok=True)
+        (path / RESERVE).unlink(missing_ok=True)
+    except OSError as error:
+        raise OutputError(path, f"cannot be made ready to go on: {error.strerror or error}") from None
+
+
+def cut_back(tails: Sequence[Tail]) -> tuple[Tail, ...]:
+    """Cut files back to the last run that is whole in all three; return what was cut off.
+
+    Raises:
+        OutputError: a file cannot be cut.
+    """
+    for tail in tails:
+        try:
+            handle = os.open(tail.path, os.O_RDWR)
+            try:
+                os.ftruncate(handle, tail.offset)
+                sync(handle)
+            finally:
+                os.close(handle)
+        except OSError as error:
+            raise OutputError(tail.path, f"its torn end cannot be cut off: {error.strerror or error}") from None
+    return tuple(tails)
+
+
+def supersede(path: Path, is_owed: Callable[[StoredTrace], bool]) -> None:
+    """Take runs out of the three line files and add their traces to `superseded.jsonl`, all at once.
+
+    Args:
+        path: an experiment directory whose line files end with a whole run.
+        is_owed: tells which runs are to be run again.
+
+    Raises:
+        OutputError: a file cannot be written; all is as it was, or `tidy` will bring it to its end.
+    """
+    names = (OBSERVATIONS, TRACES, TRACE_SUMMARY, SUPERSEDED)
+    try:
+        with rewriting(path) as folder, ExitStack() as stack:
+            if (path / SUPERSEDED).exists():
+                shutil.copyfile(path / SUPERSEDED, folder / SUPERSEDED)
+            files = [stack.enter_context((folder / name).open("ab")) for name in names]
+            observations, traces, summaries, superseded = files
+            for run in StoredRuns(path):
+                if is_owed(run.trace):
+                    superseded.write(run.trace_line)
+                    continue
+                observations.write(run.observations)
+                traces.write(run.trace_line)
+                summaries.write(run.summary_line)
+            for file in files:
+                file.flush()
+                sync(file.fileno())
+    except OSError as error:
+        raise OutputError(path, f"its files cannot be rewritten: {error.strerror or error}") from None
+
+
+class SupersededTrace(msgspec.Struct):
+    """What is counted of a line of `superseded.jsonl`."""
+
+    status: Status
+    passed: bool
+    error: RunError | None
+
+
+def is_own_failure(trace: StoredTrace | SupersededTrace) -> bool:
+    """Tell whether the agent itself failed, rather than what it depends on, its time or its process."""
+    return trace.status in ("ok", "error") and not trace.passed and (trace.error is None or trace.error.kind == "agent")
+
+
+def count_superseded(path: Path) -> tuple[int, int]:
+    """Return how many runs have been superseded, and how many of them were the agent's own failures.
+
+    Raises:
+        OutputError: `superseded.jsonl` cannot be read.
+    """
+    decode = msgspec.json.Decoder(SupersededTrace).decode
+    count = own = 0
+    file = path / SUPERSEDED
+    try:
+        with file.open("rb") as lines:
+            for line in lines:
+                count += 1
+                own += is_own_failure(decode(line))
+    except FileNotFoundError:
+        pass
+    except OSError as error:
+        raise OutputError(file, str(error.strerror or error)) from None
+    except msgspec.DecodeError as error:
+        raise OutputError(Path(f"{file}:{count}"), f"not a trace: {error}") from None
+    return count, own

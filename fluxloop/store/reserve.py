@@ -1,0 +1,26 @@
+"""Room kept for the last words of an experiment on a disk that fills."""
+
+from __future__ import annotations
+
+import os
+from contextlib import suppress
+from pathlib import Path
+
+from fluxloop.store.layout import RESERVE
+
+_BYTES = 1 << 18  # more than the largest summary.json
+
+
+def keep_room(path: Path) -> None:
+    """Take room on the disk, as far as there is any."""
+    with suppress(OSError), (path / RESERVE).open("wb", buffering=0) as file:
+        if hasattr(os, "posix_fallocate"):
+            os.posix_fallocate(file.fileno(), 0, _BYTES)
+        else:
+            file.write(bytes(_BYTES))
+
+
+def give_room(path: Path) -> None:
+    """Give the room back."""
+    with suppress(OSError):
+        os.unlink(path / RESERVE)

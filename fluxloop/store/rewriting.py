@@ -1,0 +1,57 @@
+"""Several files of an experiment directory in the place of others, all at once or not at all."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from fluxloop.store.lines import sync_directory
+
+_PREPARING = ".rewrite.new"
+_READY = ".rewrite"
+
+
+def current_file(path: Path, name: str) -> Path:
+    """Return where a file of the directory is now: of a rewrite that a crash left half done, the new one."""
+    ready = path / _READY / name
+    return ready if ready.exists() else path / name
+
+
+def is_rewriting(path: Path) -> bool:
+    """Tell whether a crash has left a rewrite half done."""
+    return (path / _READY).exists() or (path / _PREPARING).exists()
+
+
+@contextmanager
+def rewriting(path: Path) -> Iterator[Path]:
+    """Give a folder for new files; when the context ends well they replace those of the same names.
+
+    The moment of change is one rename of that folder. A crash before it leaves the old files, one
+    after it is finished by `finish_rewrite`.
+    """
+    finish_rewrite(path)
+    folder = path / _PREPARING
+    folder.mkdir()
+    try:
+        yield folder
+    except BaseException:
+        shutil.rmtree(folder, ignore_errors=True)
+        raise
+    sync_directory(folder)
+    os.rename(folder, path / _READY)
+    sync_directory(path)
+    finish_rewrite(path)
+
+
+def finish_rewrite(path: Path) -> None:
+    """Bring a rewrite that was interrupted to its end, or back to its beginning."""
+    shutil.rmtree(path / _PREPARING, ignore_errors=True)
+    ready = path / _READY
+    if ready.is_dir():
+        for file in sorted(ready.iterdir()):
+            os.replace(file, path / file.name)
+        sync_directory(path)
+        ready.rmdir()

@@ -1,0 +1,360 @@
+"""The runs of an experiment directory that are whole in all three line files, and what stands behind them."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import msgspec
+from attrs import define, frozen
+
+from fluxloop.exceptions import OutputError
+from fluxloop.plan import Positions
+from fluxloop.records import RunError, Status, TraceSummary, Usage
+from fluxloop.store.codec import decode_observation, decode_trace_summary
+from fluxloop.store.layout import CONFIG, LINE_FILES, SUMMARY, TRACES
+from fluxloop.store.rewriting import current_file
+
+_BUFFER = 1 << 20
+_PREFIX = "trace_"
+
+
+class DamageError(OutputError):
+    """A line file holds what no writer of ours left there; `path`, `line` and `offset` say where."""
+
+    def __init__(self, path: Path, line: int, offset: int, message: str) -> None:
+        cure = (
+            f"no crash leaves this; to give up what stands from there on: truncate -s {offset} {shlex.quote(str(path))}"
+        )
+        super().__init__(Path(f"{path}:{line}"), f"{message}; {cure}")
+        self.path = path
+        self.line = line
+        self.offset = offset
+        """Bytes before the line."""
+
+
+class StoredTrace(msgspec.Struct):
+    """A line of `traces.jsonl`, of which only what is counted is decoded."""
+
+    trace_id: str
+    input_id: str
+    input_index: int
+    iteration: int
+    persona: str | None
+    raw_input: msgspec.Raw = msgspec.field(name="input")
+    raw_output: msgspec.Raw = msgspec.field(name="output")
+    status: Status
+    passed: bool
+    error: RunError | None
+    duration_ms: float
+    start_time: str
+    attempts: int
+    seed: int
+    observation_count: int
+    usage: Usage | None
+    end_time: str
+    total_ms: float
+    raw_metadata: msgspec.Raw = msgspec.field(name="metadata")
+    expected: msgspec.Raw
+    errors: list[RunError]
+    stdout: msgspec.Raw
+    stderr: msgspec.Raw
+    observations: list[msgspec.Raw]
+
+    @property
+    def output(self) -> msgspec.Raw | None:
+        """The output as JSON, or None."""
+        return None if bytes(self.raw_output) == b"null" else self.raw_output
+
+    @property
+    def metadata(self) -> dict[str, Any] | None:
+        """What belongs to the input."""
+        return None if bytes(self.raw_metadata) == b"null" else msgspec.json.decode(self.raw_metadata, type=dict)
+
+    @property
+    def number(self) -> int:
+        """The number in the trace id, from 1; 0 for an id that is none of ours."""
+        digits = self.trace_id.removeprefix(_PREFIX)
+        return int(digits) if self.trace_id.startswith(_PREFIX) and digits.isdecimal() and digits.isascii() else 0
+
+
+@frozen
+class StoredRun:
+    """One run, whole in all three files."""
+
+    trace: StoredTrace
+    observations: bytes
+    """Its lines in `observations.jsonl`."""
+    trace_line: bytes
+    summary_line: bytes
+
+
+@define
+class Tail:
+    """What stands in a file behind the last run that is whole in all three."""
+
+    path: Path
+    line: int
+    """The first line of it, from 1."""
+    offset: int
+    """Bytes before it."""
+    size: int
+    """Bytes of it."""
+
+    def __str__(self) -> str:
+        return f"{self.size} bytes of {self.path.name} from line {self.line}"
+
+
+class StoredRuns:
+    """Pass over the runs of an experiment directory, in memory that does not grow with them.
+
+    Example:
+        >>> runs = StoredRuns("experiments/quickstart_20261123_120000")  # doctest: +SKIP
+        >>> sum(run.trace.passed for run in runs)  # doctest: +SKIP
+        170
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = Path(path)
+        self.numbers = Positions()
+        """Of the runs passed so far, the numbers in their trace ids."""
+        self.least_digits: int | None = None
+        """How many digits the shortest of their ids has."""
+        self.tails: list[Tail] = []
+        """After the last run: where each file is to be cut, for the files that are longer."""
+
+    def __iter__(self) -> Iterator[StoredRun]:
+        """Yield the runs in the order they finished.
+
+        Raises:
+            DamageError: a line before the last whole run is not as it was written.
+            OutputError: a file is missing, or cannot be read.
+        """
+        if _is_unwritten(self.path):
+            return
+        with ExitStack() as stack:
+            # The last to be written is opened first: a run that is whole in it is whole in all, also while
+            # its writer goes on.
+            summaries, traces, observations = files = [
+                stack.enter_context(_Lines(current_file(self.path, name))) for name in reversed(LINE_FILES)
+            ]
+            while (trace := _next_trace(traces)) is not None:
+                observed = _next_observations(observations, trace)
+                if observed is None:
+                    _tell_observation(observations, trace, traces, summaries)
+                    break
+                if not _next_summary(summaries, trace, traces, self.numbers):
+                    break
+                self._note(trace, traces)
+                for file in files:
+                    file.keep()
+                yield StoredRun(trace, observed, traces.last, summaries.last)
+            self.tails = [tail for file in reversed(files) if (tail := file.tail())]
+
+    def _note(self, trace: StoredTrace, traces: _Lines) -> None:
+        number = trace.number
+        if not number:
+            raise traces.damage(f"expected a trace id as trace_001, got {trace.trace_id!r}")
+        if not self.numbers.add(number):
+            raise traces.damage(_again(trace))
+        digits = len(trace.trace_id) - len(_PREFIX)
+        if self.least_digits is None or digits < self.least_digits:
+            self.least_digits = digits
+
+
+def _is_unwritten(path: Path) -> bool:
+    """Tell whether a crash came before the last of the line files was made: those that were are empty still."""
+    files = [current_file(path, name) for name in LINE_FILES]
+    made = [file for file in files if file.exists()]
+    is_begun = len(made) < len(files) and made == files[: len(made)] and (path / CONFIG).exists()
+    return is_begun and not any(file.stat().st_size for file in made) and not _has_counted(path)
+
+
+class _Counted(msgspec.Struct):
+    total_traces: int
+
+
+def _has_counted(path: Path) -> bool:
+    """Tell whether the summary counts runs, so that files that are missing were taken away."""
+    try:
+        return msgspec.json.decode((path / SUMMARY).read_bytes(), type=_Counted).total_traces > 0
+    except (OSError, msgspec.DecodeError, UnicodeDecodeError):
+        return False
+
+
+class _Lines:
+    """A file read line by line, as long as it was when opened, with the place of what belongs to whole runs."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.last = b""
+        self._file: BinaryIO
+        self._line = self._offset = self._size = 0
+        self._kept_line = self._kept_offset = 0
+
+    def __enter__(self) -> _Lines:
+        try:
+            self._file = self.path.open("rb", buffering=_BUFFER)
+            self._size = self._file.seek(0, 2)
+            self._file.seek(0)
+        except OSError as error:
+            raise OutputError(self.path, str(error.strerror or error)) from None
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._file.close()
+
+    def next(self) -> bytes:
+        """Return the next line, empty at the end."""
+        try:
+            line = self._file.readline()
+        except OSError as error:
+            raise OutputError(self.path, str(error.strerror or error)) from None
+        if self._offset + len(line) > self._size:  # it grew since
+            line = line[: self._size - self._offset]
+        self.last = line
+        self._line += 1
+        self._offset += len(line)
+        return line
+
+    def keep(self) -> None:
+        """Take what was read as a whole run's."""
+        self._kept_line, self._kept_offset = self._line, self._offset
+
+    def damage(self, message: str) -> DamageError:
+        """Return what is wrong with the last line."""
+        return DamageError(self.path, self._line, self._offset - len(self.last), message)
+
+    def end_here(self, message: str, is_whole: Any) -> None:
+        """Take the last line for the torn end of the file.
+
+        Raises:
+            DamageError: a whole line follows, so that no crash has torn this one.
+        """
+        damage = self.damage(message)
+        while line := self.next():
+            if _decoded(is_whole, line) is not None:
+                raise damage
+
+    def tail(self) -> Tail | None:
+        """Return what follows the last whole run, if anything does."""
+        size = self._size - self._kept_offset
+        return Tail(self.path, self._kept_line + 1, self._kept_offset, size) if size else None
+
+
+def is_whole(line: bytes, decode: Any) -> bool:
+    """Tell whether a line is a whole record."""
+    return _decoded(decode, line) is not None
+
+
+_decode_stored = msgspec.json.Decoder(StoredTrace).decode
+
+
+def _decoded(decode: Any, line: bytes) -> Any:
+    """The record of a line, None for a line that is not whole."""
+    if not line.endswith(b"}\n"):
+        return None
+    try:
+        line.decode()  # what the decoder passes over is not looked at for this
+        return decode(line)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return None
+
+
+def _next_trace(traces: _Lines) -> StoredTrace | None:
+    line = traces.next()
+    if not line:
+        return None
+    trace: StoredTrace | None = _decoded(_decode_stored, line)
+    if trace is None:
+        traces.end_here(_broken(line), _decode_stored)
+    elif trace.observation_count != len(trace.observations):
+        counted = f"observation_count is {trace.observation_count} beside {len(trace.observations)} observations"
+        raise traces.damage(counted)
+    return trace
+
+
+def _next_observations(observations: _Lines, trace: StoredTrace) -> bytes | None:
+    found = []
+    for expected in trace.observations:
+        line = observations.next()
+        if line[:-1] != bytes(expected) or not line.endswith(b"\n"):
+            return None
+        found.append(line)
+    return b"".join(found)
+
+
+def _tell_observation(observations: _Lines, trace: StoredTrace, traces: _Lines, summaries: _Lines) -> None:
+    """Say what is wrong with the last line, unless it is torn; where files disagree, the third one decides."""
+    line = observations.last
+    if not line:
+        return
+    observation = _decoded(decode_observation, line)
+    if observation is None:
+        observations.end_here(_broken(line), decode_observation)
+        return
+    if observation.trace_id == trace.trace_id:
+        raise observations.damage(f"an observation of {trace.trace_id} that differs from the one in {TRACES}")
+    summary = _decoded(decode_trace_summary, summaries.next())
+    if summary is not None and summary.trace_id == observation.trace_id:
+        raise traces.damage(f"{trace.trace_id} where {summary.trace_id} belongs, as the other files have it")
+    raise observations.damage(f"an observation of {observation.trace_id} where one of {trace.trace_id} belongs")
+
+
+def _next_summary(summaries: _Lines, trace: StoredTrace, traces: _Lines, earlier: Positions) -> bool:
+    line, trace_line = summaries.next(), traces.last
+    if not line:
+        return False
+    # The short form is the beginning of the long one, but for the traceback.
+    is_beginning = trace_line.startswith(line[:-2]) and trace_line.startswith(b',"end_time":', len(line) - 2)
+    if is_beginning and line.endswith(b"}\n"):
+        return True
+    summary: TraceSummary | None = _decoded(decode_trace_summary, line)
+    if summary is None:
+        summaries.end_here(_broken(line), decode_trace_summary)
+        return False
+    if summary.trace_id != trace.trace_id:
+        if trace.number in earlier:
+            raise traces.damage(_again(trace))
+        raise summaries.damage(f"{summary.trace_id} where {trace.trace_id} belongs, as {TRACES} has it")
+    if difference := _difference(summary, trace):
+        raise summaries.damage(f"{trace.trace_id} differs from the line in {TRACES}, in {difference}")
+    return True
+
+
+def _difference(summary: TraceSummary, trace: StoredTrace) -> str | None:
+    """The first field that the two tell differently, or None."""
+    error = None if trace.error is None else trace.error.summary()
+    pairs = {
+        "input_id": (summary.input_id, trace.input_id),
+        "input_index": (summary.input_index, trace.input_index),
+        "iteration": (summary.iteration, trace.iteration),
+        "persona": (summary.persona, trace.persona),
+        "input": (summary.input, msgspec.json.decode(trace.raw_input)),
+        "output": (summary.output, msgspec.json.decode(trace.raw_output)),
+        "status": (summary.status, trace.status),
+        "passed": (summary.passed, trace.passed),
+        "error": (summary.error, error),
+        "duration_ms": (summary.duration_ms, trace.duration_ms),
+        "start_time": (summary.start_time, trace.start_time),
+        "attempts": (summary.attempts, trace.attempts),
+        "seed": (summary.seed, trace.seed),
+        "observation_count": (summary.observation_count, trace.observation_count),
+        "usage": (summary.usage, trace.usage),
+    }
+    return next((name for name, (one, other) in pairs.items() if one != other), None)
+
+
+def _again(trace: StoredTrace) -> str:
+    return f"{trace.trace_id} stands here a second time"
+
+
+def _broken(line: bytes) -> str:
+    if b"\0" in line:
+        return "NUL bytes where a record belongs"
+    if not line.endswith(b"\n"):
+        return "a record without its end"
+    return "not a record"
