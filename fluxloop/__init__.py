@@ -17,8 +17,10 @@ if TYPE_CHECKING:
         ConfigError,
         FluxloopError,
         InputError,
+        MergeError,
         MissingPackageError,
         OutputError,
+        ResumeError,
         SinkError,
         TargetError,
         UsageError,
@@ -28,6 +30,7 @@ if TYPE_CHECKING:
     from fluxloop.executors.inline import InlineExecutor
     from fluxloop.executors.threads import ThreadsExecutor
     from fluxloop.experiment import Experiment
+    from fluxloop.merging import merge
     from fluxloop.rates import rate_limit
     from fluxloop.records import Attempt, Case, Observation, PlannedRun, RunError, Trace, TraceSummary, Usage
     from fluxloop.result import ExperimentResult, load
@@ -48,8 +51,10 @@ _HOMES = {
         "ConfigError",
         "FluxloopError",
         "InputError",
+        "MergeError",
         "MissingPackageError",
         "OutputError",
+        "ResumeError",
         "SinkError",
         "TargetError",
         "UsageError",
@@ -59,6 +64,7 @@ _HOMES = {
     "fluxloop.executors.inline": ("InlineExecutor",),
     "fluxloop.executors.threads": ("ThreadsExecutor",),
     "fluxloop.experiment": ("Experiment",),
+    "fluxloop.merging": ("merge",),
     "fluxloop.rates": ("rate_limit",),
     "fluxloop.records": (
         "Attempt",
@@ -96,10 +102,12 @@ __all__ = [
     "InputError",
     "JsonlSink",
     "MemorySink",
+    "MergeError",
     "MissingPackageError",
     "Observation",
     "OutputError",
     "PlannedRun",
+    "ResumeError",
     "Run",
     "RunError",
     "Schedule",
@@ -120,6 +128,7 @@ __all__ = [
     "event",
     "generation",
     "load",
+    "merge",
     "prompt",
     "rate_limit",
     "span",

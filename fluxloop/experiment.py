@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import secrets
+import shutil
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
@@ -19,27 +20,39 @@ from fluxloop.calling.frameworks import conventions
 from fluxloop.calling.surroundings import importable, working_directory
 from fluxloop.calling.target import Target, reference_to
 from fluxloop.clock import timestamp
-from fluxloop.config import ExperimentConfig, load_config, snapshot
+from fluxloop.config import ExperimentConfig, LoadedConfig, default_config, load_config, snapshot
 from fluxloop.config.model import Name
-from fluxloop.config.snapshot import to_yaml
-from fluxloop.exceptions import ConfigError, Problem
+from fluxloop.config.snapshot import redaction_for, to_yaml
+from fluxloop.exceptions import ConfigError, OutputError, Problem, TargetError, redacted
 from fluxloop.execution import Execution
 from fluxloop.executors.base import Executor
-from fluxloop.executors.chosen import executor_for, limits_for, timeout_for
+from fluxloop.executors.chosen import executor_for, limits_for, rate_shares, timeout_for
 from fluxloop.executors.inline import InlineExecutor
 from fluxloop.inputs.cases import Inputs, Selection, inputs_from
 from fluxloop.interrupt import Interrupt
-from fluxloop.plan import Cases, Plan
-from fluxloop.progress import counted, progress_for
+from fluxloop.plan import Cases, Plan, Shard, seed_of
+from fluxloop.progress import Progress, counted, progress_for, shown_place
 from fluxloop.provenance import ran_on
 from fluxloop.reports.preview import Preview
 from fluxloop.result import ExperimentResult
+from fluxloop.resuming.continuing import (
+    Continuation,
+    RetryFailed,
+    accept,
+    check_options,
+    go_on,
+    is_unfinished,
+    preview_going_on,
+)
+from fluxloop.resuming.earlier import Earlier, begun_before, moved, read_earlier
+from fluxloop.resuming.sameness import arguments_digest, ask_for_objects, compare, objects_in
 from fluxloop.runner import Task
 from fluxloop.sinks.base import TraceSink
 from fluxloop.sinks.configured import configured_sinks
 from fluxloop.sinks.group import SinkGroup
 from fluxloop.sinks.jsonl import JsonlSink
 from fluxloop.store.layout import CONFIG, claim_directory, directory_name, name_problem
+from fluxloop.store.lock import DirectoryLock
 from fluxloop.summary import SummaryBuilder
 from fluxloop.tracing.capture import capture
 
@@ -66,6 +79,12 @@ class Experiment:
         max_retries: further attempts after an error that may pass, as a service's overload.
         max_failures: stop after so many failed runs, as 10, or such a share of all, as `"10%"`.
         max_time: stop after so many seconds, or a time as `"30m"`.
+        shard: run only this share of the runs, as `"2/8"`; the others are for other machines.
+        resume: go on with an experiment begun before: its directory; `last` for the newest of the name;
+            `auto` for the newest of the same plan that is unfinished, if there is one. See `resume`.
+        retry_failed: on resume, run again what infrastructure, time or a crash ended (`failed`), or
+            whatever failed (`all`), which biases the pass rate upwards.
+        force: resume although the runs would not be alike.
         capture_output: keep what a run prints and logs with it, rather than on the screen.
         sinks: where traces go beside the files.
         settings: texts `key=value` for any key of the configuration.
@@ -103,6 +122,10 @@ class Experiment:
         max_retries: int | None = None,
         max_failures: float | str | None = None,
         max_time: float | str | None = None,
+        shard: str | None = None,
+        resume: str | os.PathLike[str] | None = None,
+        retry_failed: RetryFailed | None = None,
+        force: bool = False,
         capture_output: bool = False,
         sinks: Sequence[TraceSink] = (),
         settings: Sequence[str] = (),
@@ -120,6 +143,7 @@ class Experiment:
             "runner.max_retries": max_retries,
             "runner.max_failures": max_failures,
             "runner.max_time": max_time,
+            "runner.shard": shard,
             "name": name,
             "output.directory": _here(output_dir),
             "seed": seed,
@@ -132,22 +156,60 @@ class Experiment:
         }
         given = {**(overrides or {}), **{key: value for key, value in given.items() if value is not None}}
         source = Path(config) if isinstance(config, str | os.PathLike) else config
-        self._loaded = load_config(source, settings=settings, overrides=given)
-        self._root = self._loaded.root.absolute()
-        self.config = self._completed(self._loaded.config)
+        check_options(resume, retry_failed, force)
+        self._is_automatic = resume == "auto"
+        self._retry_failed = retry_failed
+        self._force = force
+        self._earlier: Earlier | None = None
+        if resume is not None and resume not in ("auto", "last"):
+            self._earlier = read_earlier(Path.cwd() / resume)  # the agent may have another working directory
+        if resume == "last":
+            named = default_config(optional=True) if source is None else source
+            self._load(load_config(named, settings=settings, overrides=given))
+            self._earlier = self._last()
+        if self._earlier is None or source is not None:
+            self._load(load_config(source, settings=settings, overrides=given))
+        else:
+            self._load(_as_begun(self._earlier, settings, given))
         self._sinks = _checked_sinks(sinks)
         self._executor = None if executor is None or isinstance(executor, str) else _checked_executor(executor)
         self._capture_output = capture_output
         self._progress = progress
 
+    @classmethod
+    def resume(
+        cls,
+        path: str | os.PathLike[str],
+        target: Any = None,
+        inputs: str | os.PathLike[str] | Iterable[Any] | None = None,
+        **changes: Any,
+    ) -> Experiment:
+        """Take up an experiment where it stopped: what is done stays, and `run` runs what is left.
+
+        Args:
+            path: its directory, also on another machine.
+            target: the agent, where its configuration cannot name it: a function of a script or notebook.
+            inputs: what it was given, where that was not a file.
+            changes: any argument of `Experiment`: more iterations, another executor, limits and sinks.
+
+        Raises:
+            OutputError: it is no experiment directory.
+            ConfigError: its configuration lacks something, as a secret that was masked.
+
+        Example:
+            >>> result = Experiment.resume("experiments/quickstart_20261123_120000").run()  # doctest: +SKIP
+        """
+        return cls(target=target, inputs=inputs, resume=path, **changes)
+
     def __repr__(self) -> str:
         return f"<Experiment {self.config.name} of {self.config.runner.target}>"
 
     def run(self) -> ExperimentResult:
-        """Run the whole plan and return what it came to; Ctrl-C ends it early with what is done.
+        """Run the plan, or what is left of it, and return what it came to; Ctrl-C ends it early with what is done.
 
         Raises:
             UsageError: the configuration, the inputs or the target are wrong; nothing has run.
+            ResumeError: what is to go on would not be the same experiment.
             SinkError: the results could not be written; what was written is safe.
         """
         return self._execute(Interrupt())
@@ -168,59 +230,127 @@ class Experiment:
         return self._inputs.cases
 
     def plan(self) -> Plan:
-        """Return every run in order, without running any."""
+        """Return every run in order, or those of the shard, without running any."""
         assert self.config.seed is not None
-        return Plan(cases=self.cases, iterations=self.config.runner.iterations, seed=self.config.seed)
+        return Plan(
+            cases=self.cases, iterations=self.config.runner.iterations, seed=self.config.seed, shard=self._shard
+        )
 
     def preview(self) -> Preview:
-        """Return what would be run, on what, and where the results would go; nothing is written."""
+        """Return what would be run, on what, and where the results would go; nothing is written.
+
+        Raises:
+            UsageError: as `run` would.
+        """
         plan = self.plan()
         task, _, binding = self._task
         target = self.config.runner.target or reference_to(task.target)
-        place = self._output / directory_name(str(self.config.name), time.time())
+        builder = self._builder(plan, time.time_ns())
+        with self._surroundings():
+            earlier = self._unfinished(plan, builder) if self._is_automatic else self._earlier
+            resumed = None
+            if earlier is not None:
+                changes = accept(earlier, plan, self._told_config(self.config), builder, force=self._force)
+                resumed = preview_going_on(earlier, self.plan(), changes, builder, retry=self._retry_failed)
+        place = self._output / directory_name(self._directory, time.time()) if earlier is None else earlier.path
         return Preview(
             inputs=len(plan.cases),
             iterations=plan.iterations,
             runs=len(plan),
+            shard=None if plan.shard is None else plan.shard.told(plan.total),
             target=target,
             binding=binding.told(next(iter(plan.cases))),
             executor=str(self._chosen_executor()),
             output=str(place),
+            resumed=resumed,
         )
 
+    def _load(self, loaded: LoadedConfig) -> None:
+        self._loaded = loaded
+        self._root = loaded.root.absolute()
+        self.config = self._completed(loaded.config)
+        self._redaction = redaction_for(self.config)
+
+    def _last(self) -> Earlier:
+        """The newest experiment of the name."""
+        for path in begun_before(self._output, self._directory):
+            return read_earlier(path)
+        told = f"holds no experiment {self._directory} to resume; name its directory, or another name with --name"
+        raise OutputError(self._output, told)
+
+    def _unfinished(self, plan: Plan, builder: SummaryBuilder) -> Earlier | None:
+        """The newest unfinished experiment of the very plan, for `auto`."""
+        for path in begun_before(self._output, self._directory):
+            earlier = read_earlier(path)
+            as_begun = self._completed(self._loaded.config, earlier)
+            assert as_begun.seed is not None
+            plan = attrs.evolve(plan, seed=as_begun.seed)
+            if is_unfinished(earlier, compare(earlier, self._told_config(as_begun), builder.ran_on, plan), plan):
+                self.config = as_begun
+                return earlier
+        return None
+
+    def _go_on(self, earlier: Earlier, builder: SummaryBuilder, progress: Progress) -> Continuation:
+        """Make the directory ready, and say what is done and what has changed."""
+        changes = accept(earlier, self.plan(), self._told_config(self.config), builder, force=self._force)
+        going = go_on(earlier, self.plan(), changes, builder, retry=self._retry_failed)
+        for line in going.told:
+            progress.info(line)
+        for line in going.warned:
+            progress.warn(line)
+        return going
+
     def _execute(self, interrupt: Interrupt) -> ExperimentResult:
-        progress = progress_for(self._progress)
+        progress = progress_for(self._progress, redact=self._redaction.text)
         progress.info("Starting experiment...")
-        with self._surroundings():
+        with self._surroundings(), ExitStack() as held:
             task, *_ = self._task
             executor = self._chosen_executor()
             plan = self.plan()
             progress.info(f"Loaded {counted(len(plan.cases), 'input')}")
-            runs = counted(len(plan), "total run")
+            runs = counted(plan.total, "total run")
             progress.info(f"Running {counted(plan.iterations, 'iteration')} per input ({runs})")
+            if plan.shard is not None:
+                progress.info(f"Shard {plan.shard.told(plan.total)}")
             with importable(self._import_places):
                 others = (*configured_sinks(self.config.output.sinks), *self._sinks)
             started = time.time_ns()
             builder = self._builder(plan, started)
-            path = claim_directory(self._output, str(self.config.name), started / 1e9)
+            earlier = self._unfinished(plan, builder) if self._is_automatic else self._earlier
+            if earlier is None:
+                path = claim_directory(self._output, self._directory, started / 1e9)
+                try:
+                    held.enter_context(_held(path, progress))
+                except OutputError:
+                    shutil.rmtree(path, ignore_errors=True)
+                    raise
+            else:
+                path = earlier.path
+                held.enter_context(_held(path, progress))
+                earlier = read_earlier(path)  # another may have written to it since
+                going = self._go_on(earlier, builder, progress)
+                if going.final is not None:
+                    progress.info("Nothing is left to run, and nothing was changed")
+                    return ExperimentResult(path, going.final)
+                plan = going.plan
             execution = Execution(
                 name=str(self.config.name),
                 path=path,
                 plan=plan,
                 task=task,
                 executor=executor,
-                limits=limits_for(self.config.runner, len(plan)),
+                limits=limits_for(self.config.runner, builder.planned),
                 stall_seconds=self.config.runner.stall_seconds,
                 sinks=SinkGroup(JsonlSink(), others, progress.warn),
                 summary=builder,
                 progress=progress,
                 interrupt=interrupt,
                 may_suggest=self._executor is None and self._waits_for_the_agent,
+                is_new=earlier is None,
             )
-            told = self._told_config()
+            told = self._told_config(self.config)
             summary = execution.run(told, to_yaml(told))
-            again = path / CONFIG if self._entries is None and self._callable is None else None
-            return ExperimentResult(path, summary, left_running=execution.left_running, again=again)
+            return ExperimentResult(path, summary, left_running=execution.left_running)
 
     @property
     def _waits_for_the_agent(self) -> bool:
@@ -228,8 +358,8 @@ class Experiment:
         runner = self.config.runner
         return runner.parallel == 1 and not runner.start_rate and not runner.run_delay_seconds
 
-    def _told_config(self) -> dict[str, Any]:
-        told = snapshot(self._loaded, self.config)
+    def _told_config(self, config: ExperimentConfig) -> dict[str, Any]:
+        told = snapshot(self._loaded, config, self._redaction)
         if self._entries is not None:
             told["inputs"]["file"] = None  # the inputs were Python's
         return told
@@ -247,11 +377,18 @@ class Experiment:
         return self._executor
 
     def _builder(self, plan: Plan, started: int) -> SummaryBuilder:
+        resolved = snapshot(attrs.evolve(self._loaded, references={}), self.config, self._redaction)
         environment = {
             **ran_on(self._root, self._output),
             "seed": self.config.seed,
-            "tags": [capture(tag) for tag in self.config.tags],
+            "tags": [capture(tag, self._redaction) for tag in self.config.tags],
+            "from_python": self._from_python,
+            "iterations": plan.iterations,
+            "inputs": len(plan.cases),
             "inputs_digest": self._inputs.digest,
+            "arguments_digest": arguments_digest(resolved["runner"]),
+            "shard": self.config.runner.shard,
+            "id_digits": plan.digits,
         }
         return SummaryBuilder(
             experiment_name=str(self.config.name),
@@ -261,13 +398,33 @@ class Experiment:
             fail_under=self.config.fail_under,
         )
 
-    def _completed(self, config: ExperimentConfig) -> ExperimentConfig:
-        """Return the configuration with name and seed filled in."""
-        return attrs.evolve(
-            config,
-            name=config.name or Name(self._default_name(config.runner.target)),
-            seed=secrets.randbits(32) if config.seed is None else config.seed,
-        )
+    @property
+    def _from_python(self) -> list[str]:
+        """What no configuration names, so that only a program can give it again."""
+        given = [name for name, one in (("target", self._callable), ("inputs", self._entries)) if one is not None]
+        return [*given, *objects_in(self.config.runner.args, "runner.args")]
+
+    def _completed(self, config: ExperimentConfig, earlier: Earlier | None = None) -> ExperimentConfig:
+        """Return the configuration with name and seed filled in, on resume by those that were."""
+        begun = {} if (earlier := earlier or self._earlier) is None else earlier.config
+        name = config.name or begun.get("name") or Name(self._default_name(config.runner.target))
+        seed = config.seed
+        if seed is None and earlier is not None:
+            seed = earlier.seed
+        if seed is None:
+            seed = secrets.randbits(32) if config.runner.shard is None else seed_of(name)
+        return attrs.evolve(config, name=name, seed=seed)
+
+    @property
+    def _shard(self) -> Shard | None:
+        text = self.config.runner.shard
+        return None if text is None else Shard.of(text)
+
+    @property
+    def _directory(self) -> str:
+        """The name of the experiment's directory before its time: of each shard another."""
+        shard = self._shard
+        return str(self.config.name) if shard is None else f"{self.config.name}_{shard.index}of{shard.count}"
 
     def _default_name(self, target: str | None) -> str:
         """The last part of the target's module; a function of a script or notebook gives its own name."""
@@ -298,9 +455,20 @@ class Experiment:
             timeout_seconds=timeout_for(runner),
             retry_on=runner.retry_on,
             capture_output=self._capture_output,
+            redaction=self._redaction,
+            rate_shares=rate_shares(runner),
         )
         with self._surroundings():
-            loaded = task.load()
+            try:
+                loaded = task.load()
+            except TargetError as error:
+                earlier = self._earlier
+                if self._callable is not None or earlier is None or "target" not in earlier.from_python:
+                    raise
+                again = (
+                    f"a program gave it; give it again: Experiment.resume({shown_place(str(earlier.path))!r}, target=…)"
+                )
+                raise TargetError(f"{error}; {again}") from error
         task.prepared.append(loaded)
         return task, loaded[0], loaded[1]
 
@@ -327,6 +495,7 @@ class Experiment:
     def _surroundings(self) -> Iterator[None]:
         folder = self.config.runner.working_directory
         with ExitStack() as stack:
+            stack.enter_context(redacted(self._redaction.text))
             try:
                 stack.enter_context(working_directory(None if folder is None else self._root / folder))
             except OSError as error:
@@ -351,6 +520,23 @@ def _checked_executor(executor: Executor) -> Executor:
     if isinstance(executor, type) or not callable(getattr(executor, "run", None)):
         raise TypeError(f"executor: expected a name, or an object with run(task, schedule), got {executor!r}")
     return executor
+
+
+def _as_begun(earlier: Earlier, settings: Sequence[str], given: Mapping[str, Any]) -> LoadedConfig:
+    """The configuration of an experiment begun before, its project wherever it is now."""
+    root, paths = moved(earlier, Path.cwd())
+    loaded = load_config(earlier.path / CONFIG, settings=settings, overrides={**paths, **given})
+    ask_for_objects(earlier, loaded.config)
+    return attrs.evolve(loaded, root=root)
+
+
+@contextmanager
+def _held(path: Path, progress: Progress) -> Iterator[None]:
+    """Keep other writers out of the directory."""
+    with DirectoryLock(path) as lock:
+        if not lock.is_supported:
+            progress.warn(f"{path}: this file system knows no locks; let nothing else write there")
+        yield
 
 
 def _here(path: str | os.PathLike[str] | None) -> str | None:

@@ -14,13 +14,18 @@ from typing import TYPE_CHECKING, TypeVar
 import msgspec
 
 from fluxloop.exceptions import MissingPackageError, OutputError
+from fluxloop.progress import counted, shown_place
 from fluxloop.records import Trace, TraceSummary
 from fluxloop.store.codec import decode_trace, decode_trace_summary
 from fluxloop.store.layout import SUMMARY, TRACE_SUMMARY, TRACES
-from fluxloop.summary import Summary, SummaryBuilder
+from fluxloop.store.rewriting import current_file
+from fluxloop.store.runs import StoredRuns
+from fluxloop.summary import RE_ROLLED, Summary, SummaryBuilder
 
 if TYPE_CHECKING:
     import pandas
+
+    from fluxloop.verifying import Verification
 
 T = TypeVar("T")
 
@@ -36,16 +41,16 @@ class ExperimentResult:
         >>> [trace.error.message for trace in result.failures]  # doctest: +SKIP
     """
 
-    def __init__(self, path: Path, summary: Summary, *, left_running: int = 0, again: Path | None = None) -> None:
+    def __init__(self, path: Path, summary: Summary, *, left_running: int = 0) -> None:
         self.path = path
         self.summary = summary
         self.left_running = left_running
         """Attempts that nothing could end: they may go on in this process."""
-        self._again = again
 
     def __iter__(self) -> Iterator[Trace]:
         """Read the traces one by one, in the order they finished."""
-        return _first(len(self), _records(self.path / TRACES, decode_trace), self.path / TRACES)
+        path = current_file(self.path, TRACES)
+        return _first(len(self), _records(path, decode_trace), path)
 
     def __len__(self) -> int:
         return self.summary.total_traces
@@ -55,7 +60,7 @@ class ExperimentResult:
 
     def summaries(self) -> Iterator[TraceSummary]:
         """Read the short form of the traces one by one, in the same order."""
-        path = self.path / TRACE_SUMMARY
+        path = current_file(self.path, TRACE_SUMMARY)
         return _first(len(self), _records(path, decode_trace_summary), path)
 
     @property
@@ -76,9 +81,15 @@ class ExperimentResult:
 
     @property
     def gate_passed(self) -> bool:
-        """False when the pass rate is below `fail_under`; True without a gate."""
+        """False when the pass rate is below `fail_under`; True without a gate, and for a shard without runs."""
         gate, rate = self.summary.fail_under, self.summary.pass_rate
-        return gate is None or (rate is not None and rate.value >= gate)
+        return gate is None or not self.summary.planned or (rate is not None and rate.value >= gate)
+
+    def verify(self) -> Verification:
+        """Check every line of the directory, ids across its files, and its counts."""
+        from fluxloop.verifying import verify  # which takes the configuration's reader with it
+
+        return verify(self.path)
 
     def to_pandas(self) -> pandas.DataFrame:
         """Return a data frame with a row a run, the columns of `trace_summary.jsonl`.
@@ -96,7 +107,7 @@ class ExperimentResult:
         return frame
 
     def __repr__(self) -> str:
-        return f"<ExperimentResult {self.headline()}, {_relative(self.path)}>"
+        return f"<ExperimentResult {self.headline()}, {shown_place(str(self.path))}>"
 
     def headline(self) -> str:
         """Return name, status and pass rate in one line."""
@@ -125,15 +136,28 @@ class ExperimentResult:
         """Return the result as rows of label and text, for people."""
         from fluxloop.reports.rows import summary_rows
 
-        rows = [*summary_rows(self.summary), ("results", _relative(self.path))]
+        rows = [*summary_rows(self.summary), ("results", shown_place(str(self.path)))]
+        if self.summary.infrastructure:
+            told = f"{counted(self.summary.infrastructure, 'run')} failed by infrastructure"
+            rows.append(("hint", f"{told}; to run them again: {self._resume_with('failed')}"))
         return [*rows, ("remaining", self.remaining())] if self.summary.not_run else rows
 
     def remaining(self) -> str:
         """Return how many runs have not been run, and how to go on."""
         told = f"{self.summary.not_run} of {self.summary.planned} runs were not run"
-        if self._again is None:
-            return f"{told}; run the experiment again for all of them"
-        return f"{told}; to run all again: fluxloop run experiment --config {shlex.quote(_relative(self._again))}"
+        return f"{told}; to go on: {self._resume_with()}"
+
+    def _resume_with(self, retry: str | None = None) -> str:
+        """How the experiment is taken up, in the words it was started with."""
+        path = shown_place(str(self.path))
+        if given := self.summary.ran_on.get("from_python"):
+            names = dict.fromkeys("overrides" if name.startswith("runner.") else name for name in given)
+            arguments = [repr(path), *(f"{name}=…" for name in names)]
+            if retry:
+                arguments.append(f"retry_failed={retry!r}")
+            return f"Experiment.resume({', '.join(arguments)}).run()"
+        told = f"fluxloop run experiment --resume {shlex.quote(path)}"
+        return f"{told} --retry-failed" if retry else told
 
 
 def load(path: str | os.PathLike[str]) -> ExperimentResult:
@@ -180,10 +204,12 @@ def _recount(directory: Path, told: Summary) -> Summary:
         started_at=told.started_at,
         ran_on=told.ran_on,
         fail_under=told.fail_under,
+        superseded=told.superseded,
+        rerolled=told.rerolled,
+        remarks=tuple(remark for remark in told.remarks if RE_ROLLED not in remark),
     )
-    # A run is done when its summary line, the last to be written, is whole.
-    for trace, _ in zip(_records(directory / TRACES, decode_trace), _lines(directory / TRACE_SUMMARY), strict=False):
-        builder.add(trace)
+    for run in StoredRuns(directory):
+        builder.add(run.trace)
     return builder.build("running", completed_at=None)
 
 
@@ -204,11 +230,3 @@ def _lines(path: Path) -> Iterator[bytes]:
                     yield line
     except OSError as error:
         raise OutputError(path, str(error.strerror or error)) from None
-
-
-def _relative(path: Path) -> str:
-    try:
-        relative = os.path.relpath(path)
-    except OSError:  # the working directory is gone
-        return str(path)
-    return str(path) if relative.startswith("..") else relative

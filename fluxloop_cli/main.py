@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import importlib
+from typing import Any
 
 import click
 
-_COMMANDS = {"run": ("fluxloop_cli.run", "Run experiments with your agent.")}
+_COMMANDS = {
+    "merge": ("fluxloop_cli.merge", "Make one experiment of its shards."),
+    "run": ("fluxloop_cli.run", "Run experiments with your agent."),
+    "verify": ("fluxloop_cli.verify", "Check that the files of an experiment are whole and agree."),
+}
 
 
 class _Lazy(click.Group):
@@ -20,6 +25,18 @@ class _Lazy(click.Group):
             return None
         command: click.Command = getattr(importlib.import_module(_COMMANDS[name][0]), name)
         return command
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except click.UsageError as error:  # it quotes what was typed
+            from fluxloop.exceptions import UsageError
+
+            said = error.format_message()
+            masked = str(UsageError(said))
+            if masked == said:
+                raise
+            raise click.UsageError(masked, error.ctx) from None
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Commands"):

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext, redirect_stdout
+from contextlib import nullcontext, redirect_stdout
 from typing import Any
 
 import click
+
+from fluxloop_cli.telling import plain_errors, tell
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -94,10 +94,29 @@ early, or results could not be written; 2 something to mend before the first run
 )
 @click.option("--max-time", metavar="TIME", help="Stop after this time. E.g. --max-time 30m")
 @click.option(
+    "--shard",
+    metavar="K/N",
+    help="Run only this share of the runs; the others are for other machines. E.g. --shard 2/8",
+)
+@click.option(
     "--capture-output/--no-capture-output",
     default=True,
     help="Keep what a run prints with it, or leave it on the screen.",
 )
+@click.option(
+    "--resume",
+    metavar="DIR|last|auto",
+    help="Go on with an experiment: its directory; last, the newest of the name; auto, the newest of the same plan"
+    " that is unfinished, else a new one. E.g. --resume last",
+)
+@click.option(
+    "--retry-failed",
+    metavar="[=all]",
+    is_flag=False,
+    flag_value="failed",
+    help="On resume, run again what infrastructure, time or a crash ended; with =all also the agent's own failures.",
+)
+@click.option("--force", is_flag=True, help="Resume although the runs would not be alike; the summary will say so.")
 @click.option("--dry-run", is_flag=True, help="Show what would be run, and write nothing.")
 @click.option("--quiet", is_flag=True, help="Print only the path of the results.")
 @click.option("--no-progress", is_flag=True, help="Show the result, but no progress.")
@@ -109,6 +128,7 @@ def experiment(
     target: str | None,
     inputs: str | None,
     input_map: tuple[str, ...],
+    resume: str | None,
     dry_run: bool,
     quiet: bool,
     no_progress: bool,
@@ -119,14 +139,16 @@ def experiment(
     Runs the agent on every input, as often as --iterations says, and saves what
     happened in each run.
     """
-    with _plain_errors():
+    with plain_errors("Interrupted before the first run; nothing was written."):
         from fluxloop import Experiment
         from fluxloop.background import end_soon
         from fluxloop.config import default_config
         from fluxloop.reports.rows import text_table
 
+        is_begun = resume not in (None, "auto")  # and has its own configuration
         chosen = Experiment(
-            config or default_config(optional=target is not None),
+            config or (None if is_begun else default_config(optional=target is not None)),
+            resume=resume,
             target=target,
             inputs=inputs,
             input_map=dict(_pair(text) for text in input_map),
@@ -138,22 +160,14 @@ def experiment(
             return
         with redirect_stdout(sys.stderr) if quiet else nullcontext():
             result = chosen.run()
-    _tell(str(result.path) if quiet else text_table(result.table()))
+    tell(str(result.path) if quiet else text_table(result.table()))
     if quiet and result.exit_code:
-        _tell(result.headline(), err=True)
+        tell(result.headline(), err=True)
         if result.summary.not_run:
-            _tell(result.remaining(), err=True)
+            tell(result.remaining(), err=True)
     if result.left_running or result.summary.status == "interrupted":
         end_soon(result.exit_code)
     ctx.exit(result.exit_code)
-
-
-def _tell(text: str, *, err: bool = False) -> None:
-    """Print what came out; a reader that has gone, as `head` or the terminal, changes nothing about it."""
-    try:
-        click.echo(text, err=err)
-    except OSError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), (sys.stderr if err else sys.stdout).fileno())
 
 
 def _pair(text: str) -> tuple[str, str]:
@@ -161,18 +175,3 @@ def _pair(text: str) -> tuple[str, str]:
     if not separator or not field or not key:
         raise click.BadParameter(f"expected FIELD=KEY, got {text!r}", param_hint="--map")
     return field, key
-
-
-@contextmanager
-def _plain_errors() -> Iterator[None]:
-    """Tell the library's errors in its own words: 2 for what the user can mend, 1 for the rest."""
-    from fluxloop.exceptions import FluxloopError, UsageError
-
-    try:
-        yield
-    except FluxloopError as error:
-        click.echo(f"Error: {error}", err=True)
-        raise click.exceptions.Exit(2 if isinstance(error, UsageError) else 1) from error
-    except KeyboardInterrupt:
-        click.echo("Interrupted before the first run; nothing was written.", err=True)
-        raise click.exceptions.Exit(130) from None

@@ -450,13 +450,13 @@ def test_max_time(waiting: Path, invoke: Invoke) -> None:
     assert (
         last.split()
         == (
-            f"remaining {found['not_run']} of 1000 runs were not run; to run all again: "
-            f"fluxloop run experiment --config experiments/{path.name}/config.yaml"
+            f"remaining {found['not_run']} of 1000 runs were not run; to go on: "
+            f"fluxloop run experiment --resume experiments/{path.name}"
         ).split()
     )
     again = last.partition("fluxloop run experiment ")[2].split()
-    assert invoke(*again, "--iterations", "1", "--name", "again", "--max-time", "1h").exit_code == 0
-    assert len(traces(next(path.parent.glob("again_*")))) == 2
+    assert invoke(*again, "--parallel", "100", "--max-time", "1h").exit_code == 0
+    assert len(traces(path)) == summary(path)["total_traces"] == 1000
 
 
 def test_quiet_tells_what_remains(waiting: Path, invoke: Invoke) -> None:
@@ -586,6 +586,15 @@ BAD: dict[str, tuple[dict[str, str | bytes], list[str], str]] = {
             f"runner.max_time='{value}': expected a time such as 90s, 30m or 1h30m, got '{value}'",
         )
         for value in ("soon", "0", "-5", "1d")
+    },
+    **{
+        f"shard {value}": (ok(), ["--shard", value], f"runner.shard='{value}': {message}, got '{value}'{more}")
+        for value, message, more in [
+            ("0/8", "expected a shard from 1/8 to 8/8", ": shards are counted from 1"),
+            ("9/8", "expected a shard from 1/8 to 8/8", ""),
+            ("a/b", "expected a shard such as 2/8, the second of eight", ""),
+            ("2", "expected a shard such as 2/8, the second of eight", ""),
+        ]
     },
     "no rate": (
         ok(),
@@ -766,7 +775,7 @@ def test_help_of_experiment() -> None:
         *("-c, --config FILE", "--target MODULE:NAME", "--inputs FILE", "--map FIELD=KEY", "--iterations N"),
         *("--output-dir DIR", "--name TEXT", "--set KEY=VALUE", "--persona TEXT", "--input-id TEXT", "--limit N"),
         *("--fail-under SHARE", "--parallel N", "--executor NAME", "--timeout SECONDS", "--max-retries N"),
-        *("--max-failures N|SHARE", "--max-time TIME", "--capture-output / --no-capture-output"),
+        *("--max-failures N|SHARE", "--max-time TIME", "--shard K/N", "--capture-output / --no-capture-output"),
         *("--dry-run", "--quiet", "--no-progress"),
     ):
         assert option in text

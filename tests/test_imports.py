@@ -14,7 +14,6 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "__init__": LEAF,  # beyond TYPE_CHECKING it imports what is asked for, when it is asked for
     "records": LEAF,
     "clock": LEAF,
-    "exceptions": LEAF,
     "statistics": LEAF,
     "background": LEAF,
     "interrupt": LEAF,
@@ -27,20 +26,21 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "schedule": ("records", "pace"),
     "summary": ("records", "schedule", "statistics"),
     "tracing": ("records", "clock", "interrupt"),
+    "exceptions": ("tracing",),
     "calling": ("records", "exceptions", "tracing"),
     "attempt": ("records", "clock", "failures", "tracing"),
     "deadlines": ("stacks", "attempt"),
     "runner": (
-        *("records", "exceptions", "failures", "interrupt", "stacks", "tracing", "calling", "attempt"),
+        *("records", "exceptions", "failures", "interrupt", "stacks", "rates", "tracing", "calling", "attempt"),
         "deadlines",
     ),
     "executors": ("records", "exceptions", "schedule", "stacks", "calling", "attempt", "runner"),
     "watch": ("records", "clock", "interrupt", "schedule", "stacks", "calling"),
-    "store": ("records", "exceptions"),
+    "store": ("records", "plan", "exceptions"),
     "sinks": ("records", "exceptions", "store", "summary", "tracing"),
     "inputs": ("records", "exceptions", "plan", "tracing"),
-    "config": ("exceptions", "pace", "inputs", "store", "tracing"),
-    "executors.chosen": ("exceptions", "config", "pace", "schedule"),
+    "config": ("exceptions", "pace", "plan", "inputs", "store", "tracing"),
+    "executors.chosen": ("exceptions", "config", "pace", "plan", "schedule"),
     "sinks.configured": ("exceptions", "calling", "config", "tracing"),
     "progress": ("records", "schedule", "summary"),
     "execution": (
@@ -48,7 +48,13 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
         *("store", "sinks", "summary", "progress", "tracing"),
     ),
     "reports": ("summary", "progress"),
-    "result": ("records", "exceptions", "store", "summary", "reports"),
+    "resuming": (
+        *("records", "exceptions", "config", "plan", "progress", "provenance", "store", "summary"),
+        "tracing",
+    ),
+    "verifying": ("records", "exceptions", "config", "plan", "progress", "store", "summary", "tracing"),
+    "result": ("records", "exceptions", "progress", "store", "summary", "reports", "verifying"),
+    "merging": ("exceptions", "config", "plan", "store", "summary", "resuming", "result"),
     "testing": ("records", "schedule", "runner", "tracing"),
 }  # `experiment` joins: it may import everything
 PURE = ("records", "pace", "plan", "schedule", "statistics")
@@ -110,6 +116,7 @@ def test_the_command_line_is_thin() -> None:
         "fluxloop.config",
         "fluxloop.exceptions",
         "fluxloop.reports.rows",
+        "fluxloop.verifying",
     }
 
 

@@ -236,7 +236,7 @@ class Terminal:
         found = (outputs, summary.status, summary.stop_reason, summary.passed, summary.not_run)
         assert found == (done, "interrupted", by, len(done), 5 - len(done)), self.what
         assert [line.trace_id for line in result.summaries()] == [trace.trace_id for trace in result]
-        again = f"to run all again: fluxloop run experiment --config {path.relative_to(self.folder) / 'config.yaml'}"
+        again = f"to go on: fluxloop run experiment --resume {path.relative_to(self.folder)}"
         left = f"{5 - len(done)} of 5 runs were not run; "
         assert self.last_line in (f"remaining {left}{again}", f"[WARN] {left}the results are in {path}"), self.what
         assert "Traceback" not in self.shown.getvalue(), self.what

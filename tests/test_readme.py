@@ -161,7 +161,8 @@ def test_the_configuration_reference_tells_the_defaults() -> None:
         for part in key.strip("`").split("."):
             value = getattr(value, part)
         if told.startswith("`") or told.isdigit():
-            assert (f"{value:g}" if isinstance(value, float) else str(value)) == told.strip("`")
+            shown = f"{value:g}" if isinstance(value, float) else str(value)
+            assert (shown.lower() if isinstance(value, bool) else shown) == told.strip("`")
         else:
             assert value in (None, (), {}, ("transient",))
 

@@ -179,14 +179,14 @@ def test_what_remains_is_told_with_how_to_go_on(
     named = Experiment(
         target="result_agents:run", inputs="in.jsonl", iterations=2, max_failures=1, name="with space"
     ).run()
-    told = "3 of 4 runs were not run; to run all again: fluxloop run experiment --config "
-    config = f"experiments/{named.path.name}/config.yaml"
-    assert named.remaining() == f"{told}'{config}'"
+    told = "3 of 4 runs were not run; to go on: fluxloop run experiment --resume"
+    assert named.remaining() == f"{told} 'experiments/{named.path.name}'"
     assert dict(named.table())["remaining"] == named.remaining()
 
     mine = Experiment(target=agent, inputs=["bad"], iterations=3, max_failures=1).run()
+    called = f"Experiment.resume('experiments/{mine.path.name}', target=…, inputs=…).run()"
     for one in (mine, load(mine.path)):
-        assert one.remaining() == "2 of 3 runs were not run; run the experiment again for all of them"
+        assert one.remaining() == f"2 of 3 runs were not run; to go on: {called}"
     assert "remaining" not in dict(result.table())
 
 

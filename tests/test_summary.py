@@ -29,7 +29,7 @@ KEYS = {
         "infrastructure",
         "retries",
     ),
-    "ran_on",
+    *("ran_on", "superseded", "rerolled", "remarks"),
 }
 
 counts = st.none() | st.integers(0, 1000)

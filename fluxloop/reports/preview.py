@@ -16,6 +16,10 @@ class Preview:
     binding: str
     executor: str
     output: str
+    shard: str | None = None
+    """Which of the shards it is, and how many of all runs it has."""
+    resumed: str | None = None
+    """Of an experiment that is taken up, how many runs are done and left."""
 
     def __str__(self) -> str:
         return "\n".join(
@@ -23,6 +27,8 @@ class Preview:
                 f"inputs      {self.inputs}",
                 f"iterations  {self.iterations}",
                 f"runs        {self.runs}",
+                *([] if self.shard is None else [f"shard       {self.shard}"]),
+                *([] if self.resumed is None else [f"resumes     {self.resumed}"]),
                 f"target      {self.target}",
                 f"binding     {self.binding}",
                 f"executor    {self.executor}",

@@ -21,7 +21,7 @@ def summary_rows(summary: Summary) -> list[tuple[str, str]]:
         if summary.infrastructure:
             interval += f", without the {counted(summary.infrastructure, 'run')} that infrastructure failed"
         rows.append(("pass rate", f"{rate.value:.1%}  ({interval})"))
-    if summary.fail_under is not None:
+    if summary.fail_under is not None and summary.planned:
         met = rate is not None and rate.value >= summary.fail_under
         rows.append(("gate", f"{'met' if met else 'missed'}: at least {summary.fail_under:.1%} must pass"))
     durations = summary.duration_ms
@@ -35,6 +35,7 @@ def summary_rows(summary: Summary) -> list[tuple[str, str]]:
     more = len(summary.errors) - MAX_ERRORS
     if more > 0:
         rows.append(("", f"and more kinds of error, {more} in all, in summary.json"))
+    rows += _labelled("note", summary.remarks)
     if summary.infrastructure and not summary.retries:
         rows.append(("hint", "what infrastructure failed may pass: --max-retries 3 makes such attempts again"))
     if summary.successful and summary.without_output == summary.successful:

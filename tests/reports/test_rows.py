@@ -103,3 +103,15 @@ def test_nothing_run_has_one_row() -> None:
     found = rows()
     assert found == [("runs", "0 of 0: 0 passed, 0 failed")]
     assert text_table([*found, ("", "a\nb")]) == "  runs      0 of 0: 0 passed, 0 failed\n            a b"
+
+
+def test_remarks_are_notes() -> None:
+    """Each in a line of its own below one label; what was re-rolled is told with them."""
+    found = rows(make_trace(), remarks=("one", "two"), superseded=3, rerolled=1)
+    at = found.index(("note", "one"))
+    assert found[at + 1] == ("", "two")
+    label, told = found[at + 2]
+    assert label == ""
+    assert told.startswith("1 failure of the agent run again on resume (superseded.jsonl): re-rolled")
+    assert told.endswith("so that the pass rate is biased upwards")
+    assert "note" not in dict(rows(make_trace(), superseded=3))
