@@ -45,7 +45,7 @@ from fluxloop.resuming.continuing import (
     preview_going_on,
 )
 from fluxloop.resuming.earlier import Earlier, begun_before, moved, read_earlier
-from fluxloop.resuming.sameness import arguments_digest, ask_for_objects, compare, objects_in
+from fluxloop.resuming.sameness import Changes, arguments_digest, ask_for_objects, compare, objects_in
 from fluxloop.runner import Task
 from fluxloop.sinks.base import TraceSink
 from fluxloop.sinks.configured import configured_sinks
@@ -250,7 +250,7 @@ class Experiment:
             earlier = self._unfinished(plan, builder) if self._is_automatic else self._earlier
             resumed = None
             if earlier is not None:
-                changes = accept(earlier, plan, self._told_config(self.config), builder, force=self._force)
+                changes = self._accepted(earlier, plan, builder)
                 resumed = preview_going_on(earlier, self.plan(), changes, builder, retry=self._retry_failed)
         place = self._output / directory_name(self._directory, time.time()) if earlier is None else earlier.path
         return Preview(
@@ -276,6 +276,7 @@ class Experiment:
         for path in begun_before(self._output, self._directory):
             return read_earlier(path)
         told = f"holds no experiment {self._directory} to resume; name its directory, or another name with --name"
+        told += "" if self.config.runner.target else ", or its agent with --target"
         raise OutputError(self._output, told)
 
     def _unfinished(self, plan: Plan, builder: SummaryBuilder) -> Earlier | None:
@@ -285,14 +286,20 @@ class Experiment:
             as_begun = self._completed(self._loaded.config, earlier)
             assert as_begun.seed is not None
             plan = attrs.evolve(plan, seed=as_begun.seed)
-            if is_unfinished(earlier, compare(earlier, self._told_config(as_begun), builder.ran_on, plan), plan):
+            changes = compare(earlier, self._told_config(as_begun), builder.ran_on, plan, self._redaction)
+            if is_unfinished(earlier, changes, plan):
                 self.config = as_begun
                 return earlier
         return None
 
+    def _accepted(self, earlier: Earlier, plan: Plan, builder: SummaryBuilder) -> Changes:
+        """What differs from the experiment that was begun, where it may, or is forced."""
+        told = self._told_config(self.config)
+        return accept(earlier, plan, told, builder, self._redaction, force=self._force)
+
     def _go_on(self, earlier: Earlier, builder: SummaryBuilder, progress: Progress) -> Continuation:
         """Make the directory ready, and say what is done and what has changed."""
-        changes = accept(earlier, self.plan(), self._told_config(self.config), builder, force=self._force)
+        changes = self._accepted(earlier, self.plan(), builder)
         going = go_on(earlier, self.plan(), changes, builder, retry=self._retry_failed)
         for line in going.told:
             progress.info(line)

@@ -19,7 +19,7 @@ from fluxloop.config.snapshot import to_yaml
 from fluxloop.exceptions import MergeError, OutputError, Problem, SinkError, UsageError
 from fluxloop.plan import Shard
 from fluxloop.result import ExperimentResult
-from fluxloop.resuming.earlier import kept_remarks, read_earlier
+from fluxloop.resuming.earlier import Earlier, kept_remarks, read_earlier
 from fluxloop.resuming.keys import at, flat
 from fluxloop.resuming.sameness import DECIDING
 from fluxloop.store.documents import to_json, write_document
@@ -81,7 +81,8 @@ def merge(
             completed_at=max(one.ended for one in found),
             stop_reason="; ".join(gap.message.partition(";")[0] for gap in gaps) or None,
         )
-        config = {**shards[0].config, "runner": {**shards[0].config["runner"], "shard": None}}
+        first = shards[0].earlier.config
+        config = {**first, "runner": {**first["runner"], "shard": None}}
         write_document(folder / CONFIG, to_yaml(config))
         write_document(folder / SUMMARY, to_json(summary))
     return ExperimentResult(place, summary)
@@ -93,15 +94,12 @@ class _Directory:
 
     path: Path
     shard: Shard
-    config: dict[str, Any] = field(repr=False)
+    earlier: Earlier = field(repr=False)
     summary: Summary = field(repr=False)
     remarks: tuple[str, ...]
+    iterations: int
     inputs: int
     id_digits: int
-
-    @property
-    def iterations(self) -> int:
-        return int(self.config["runner"]["iterations"])
 
     @property
     def total(self) -> int:
@@ -114,8 +112,8 @@ class _Directory:
         return self.shard.share(self.total)
 
     def told(self, key: str) -> Any:
-        """What the configuration has under a dotted key."""
-        return at(self.config, key)
+        """What it was begun with under a dotted key."""
+        return self.earlier.told(key)
 
     def foreign(self, trace: StoredTrace) -> str | None:
         """Say why a run is none of the shard's, or None."""
@@ -167,13 +165,14 @@ def _open(path: Path) -> _Directory:
     if (writer := writer_of(path)) is not None:
         raise OutputError(path, f"is being written, by {writer}; wait for its end")
     earlier = read_earlier(path)
-    config, summary, runner = earlier.config, earlier.summary, earlier.config.get("runner")
-    if not isinstance(runner, dict) or type(runner.get("iterations")) is not int:
+    summary, shard_text = earlier.summary, earlier.told("runner.shard")
+    iterations = earlier.told("runner.iterations")
+    if type(iterations) is not int:
         raise OutputError(path, f"{CONFIG}: not the configuration of an experiment")
-    if runner.get("shard") is None:
+    if shard_text is None:
         raise OutputError(path, f"is a whole experiment, not a shard of one: runner.shard in its {CONFIG} is null")
     try:
-        shard = Shard.of(str(runner["shard"]))
+        shard = Shard.of(str(shard_text))
     except ValueError as error:
         raise OutputError(path, f"{CONFIG}: runner.shard: {error}") from None
     if summary is None:
@@ -186,9 +185,10 @@ def _open(path: Path) -> _Directory:
     return _Directory(
         path=path,
         shard=shard,
-        config=config,
+        earlier=earlier,
         summary=summary,
         remarks=kept_remarks(earlier),
+        iterations=iterations,
         inputs=inputs,
         id_digits=digits,
     )
@@ -277,11 +277,17 @@ def _gaps(shards: Sequence[_Directory], found: Sequence[_Found]) -> list[Problem
 
 def _builder(shards: Sequence[_Directory]) -> SummaryBuilder:
     summary = shards[0].summary
+    forced = list(dict.fromkeys(key for one in shards for key in one.earlier.forced))
     return SummaryBuilder(
         experiment_name=summary.experiment_name,
         planned=shards[0].total,
         started_at=min(one.summary.started_at for one in shards),
-        ran_on={**summary.ran_on, "shard": None, "id_digits": min(one.id_digits for one in shards)},
+        ran_on={
+            **summary.ran_on,
+            "shard": None,
+            "id_digits": min(one.id_digits for one in shards),
+            **({"forced": forced} if forced else {}),
+        },
         fail_under=summary.fail_under,
         remarks=_remarks(shards),
     )

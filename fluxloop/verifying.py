@@ -284,6 +284,8 @@ def _plan(config: dict[str, Any] | None, summary: Summary | None) -> _Plan:
     runner = config.get("runner") or {}
     forced, from_python = ran_on.get("forced"), ran_on.get("from_python")
     shard = runner.get("shard")
+    if _is_reference(shard):
+        shard = ran_on.get("shard")
 
     def number(value: object) -> int | None:
         return value if type(value) is int else None
@@ -296,7 +298,7 @@ def _plan(config: dict[str, Any] | None, summary: Summary | None) -> _Plan:
         seed=begun_seed if seed is None else seed,
         iterations=begun if iterations is None else iterations,
         inputs=None if ran_on.get("renumbered") else number(ran_on.get("inputs")) or None,
-        shard=None if shard is None or _is_reference(shard) else Shard.of(shard),
+        shard=None if shard is None else Shard.of(shard),
         forced=tuple(map(str, forced)) if isinstance(forced, list) else (),
         differing=tuple(key for key, differs in (("seed", is_other), ("runner.iterations", is_less)) if differs),
         asked=(*_masked(config, ""), *(map(str, from_python) if isinstance(from_python, list) else ())),

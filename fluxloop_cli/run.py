@@ -139,7 +139,8 @@ def experiment(
     Runs the agent on every input, as often as --iterations says, and saves what
     happened in each run.
     """
-    with plain_errors("Interrupted before the first run; nothing was written."):
+    kept = "nothing was written" if resume is None else "the same command goes on"
+    with plain_errors(f"Interrupted before the first run; {kept}."):
         from fluxloop import Experiment
         from fluxloop.background import end_soon
         from fluxloop.config import default_config

@@ -519,6 +519,35 @@ def shards(count: int, inputs: list[str], iterations: int = 1) -> list[Experimen
     ]
 
 
+def test_what_was_forced_in_any_shard_is_kept(folder: Path) -> None:
+    """The merged experiment is checked as leniently as its shards were."""
+    replace_in(folder / "b" / "summary.json", '"seed": 42', '"seed": 42, "forced": ["seed"]')
+    assert fluxloop.merge(["a", "b", "c"], "merged").summary.ran_on["forced"] == ["seed"]
+
+
+def test_variables_may_name_shard_seed_and_iterations(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Shards are compared by what the variables held, as far as `config.yaml` only names these."""
+    (folder / "merged_agent.py").write_text(AGENT)
+    runner = {"target": "merged_agent:run", "iterations": "${TIMES}", "shard": "${SHARD}"}
+    text = json.dumps({"name": "demo", "seed": "${SEED}", "runner": runner, "inputs": {"file": "inputs.jsonl"}})
+    (folder / "demo.yaml").write_text(text)
+    (folder / "inputs.jsonl").write_text('"a"\n"b"\n')
+    command = [sys.executable, "-m", "fluxloop_cli", "run", "experiment", "-c", "demo.yaml", "--quiet"]
+
+    def run(shard: str, times: str, seed: str) -> str:
+        env = {**os.environ, "SHARD": shard, "TIMES": times, "SEED": seed}
+        return subprocess.run(command, env=env, capture_output=True, text=True, check=True).stdout.strip()
+
+    first = run("1/2", "3", "7")
+    with pytest.raises(MergeError, match="seed is 8, there 7"):
+        fluxloop.merge([first, run("2/2", "3", "8")], "merged")
+    with pytest.raises(MergeError, match=r"runner\.iterations is 4, there 3"):
+        fluxloop.merge([first, run("2/2", "4", "7")], "merged")
+    result = fluxloop.merge([first, run("2/2", "3", "7")], "merged")
+    assert (result.summary.status, len(result)) == ("completed", 6)
+    assert result.verify().is_sound, str(result.verify())
+
+
 def test_shards_without_runs(folder: Path) -> None:
     """They are merged as any other, and one that is missing is no gap."""
     results = shards(4, ["a", "b"])

@@ -401,6 +401,32 @@ def test_a_shard_goes_on_as_the_shard(folder: Path, invoke: Invoke) -> None:
     assert verify(path).is_sound
 
 
+def test_a_shard_that_a_variable_names_goes_on_as_that_shard(folder: Path) -> None:
+    """Where the configuration only names the variable, the directory of one shard takes no runs of another."""
+    text = CONFIG.replace("  iterations", "  shard: ${SHARD}\n  iterations")
+    (folder / "configs/simulation.yaml").write_text(text)
+    assert command("--max-time", "0.000001", cwd=folder, SHARD="1/2").returncode == 1
+    (path,) = (folder / "experiments").iterdir()
+    assert verify(path).is_sound, str(verify(path))
+    assert verify(path).resume.startswith("run 10 of 10 runs")
+    told = command("--resume", path, "--max-time", "60", cwd=folder, SHARD="2/2")
+    assert (told.returncode, summary(path)["total_traces"]) == (2, 0)
+    assert "runner.shard: was '1/2', is '2/2'" in told.stderr
+    assert command("--resume", path, "--max-time", "60", cwd=folder, SHARD="1/2").returncode == 0
+    assert summary(path)["total_traces"] == 10
+    assert verify(path).is_sound, str(verify(path))
+
+
+def test_other_inputs_for_an_experiment_without_runs(folder: Path, invoke: Invoke) -> None:
+    """Forced upon it before its first run, they get the ids of a first run."""
+    assert command("--max-time", "0.000001", cwd=folder).returncode == 1
+    (path,) = (folder / "experiments").iterdir()
+    other_inputs(folder, "hello", "hallo")
+    assert invoke("--resume", path, "--max-time", "60", "--force").exit_code == 0
+    assert min(trace["trace_id"] for trace in records(path / "traces.jsonl")) == "trace_001"
+    assert verify(path).is_sound, str(verify(path))
+
+
 def takes_sixth(index: int) -> bool:
     """Whether the run in which the agent stops its experiment is this half's."""
     return Shard(index, 2).takes(5)
@@ -1085,7 +1111,7 @@ main()
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
     )
     assert done.returncode == 130
-    assert "Interrupted before the first run; nothing was written." in done.stderr
+    assert "Interrupted before the first run; the same command goes on." in done.stderr
     assert content(path) == before
 
 

@@ -31,7 +31,7 @@ from fluxloop.progress import LogProgress
 from fluxloop.testing import run_once
 from fluxloop.tracing.capture import capture
 from fluxloop.tracing.output import captured_output
-from fluxloop.tracing.redaction import MASK, Redaction
+from fluxloop.tracing.redaction import MASK, MAX_KNOWN, Redaction
 
 PROJECT = Path(__file__).parent / "projects" / "secrets"
 
@@ -301,6 +301,47 @@ def test_an_environment_loaded_by_the_agent_is_masked(monkeypatch: pytest.Monkey
     assert [one.metadata for one in trace.observations[1:]] == [{"read": MASK}, {"read": MASK}]
     assert secret not in repr(trace.__dict__)
     assert run_once(str.upper, secret).input == MASK
+
+
+def test_a_secret_that_takes_the_place_of_another_is_masked(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As an agent's own `.env` does with what stood under the name; what stood there stays known."""
+    monkeypatch.setenv("SOME_API_KEY", "placeholder-key")
+
+    def agent(text: str) -> str:
+        monkeypatch.setenv("SOME_API_KEY", "another-key")
+        return "placeholder-key, then another-key"
+
+    assert run_once(agent, "hi").output == "***, then ***"
+
+
+def test_secrets_that_come_and_go_push_out_none_that_stays(monkeypatch: pytest.MonkeyPatch) -> None:
+    """However many values a variable has had, all that stand in the environment now are masked."""
+    monkeypatch.setenv("STAYING_TOKEN", "the-one-that-stays")
+    redaction = Redaction()
+    for number in range(2 * MAX_KNOWN):
+        monkeypatch.setenv("CHANGING_TOKEN", f"passing-by-{number}")
+        redaction.refresh()
+    assert redaction.text(f"the-one-that-stays passing-by-{number}") == "*** ***"
+    assert len(redaction.needles) < 2 * MAX_KNOWN
+
+
+def test_what_differs_on_resume_is_masked(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The input that is not as it was is told, and kept in the summary when it is forced, without its secrets."""
+    overrides = {"runner.args": {"api_key": "of-the-arguments"}, "output.redact_patterns": ["sk-[0-9]+"]}
+
+    def agent(text: str, api_key: str) -> str:
+        return text
+
+    begun = Experiment(target=agent, inputs=["hello"], overrides=overrides, output_dir=tmp_path).run()
+    again = {"target": agent, "inputs": ["use sk-4711 or of-the-arguments"], "overrides": overrides, "progress": True}
+    with pytest.raises(UsageError, match=r"is 'use \*\*\* or \*\*\*'"):
+        Experiment.resume(begun.path, **again).run()
+    (remark,) = Experiment.resume(begun.path, force=True, **again).run().summary.remarks
+    assert "is 'use *** or ***'" in remark
+    screen = capsys.readouterr()
+    shown = screen.out + screen.err + "".join(path.read_text() for path in begun.path.iterdir())
+    assert "4711" not in shown
+    assert "of-the-arguments" not in shown
 
 
 def test_a_secret_of_one_run_is_its_own() -> None:

@@ -240,6 +240,11 @@ DAMAGES: dict[str, tuple[Callable[[Path], object], str, str]] = {
         "traces.jsonl:5: trace_004 stands here a second time",
         REFUSE,
     ),
+    "endless id": (
+        lambda path: rewrite(path, 4, trace_id=f"trace_{10**17}"),
+        "traces.jsonl:5: expected a trace id as",
+        REFUSE,
+    ),
     "foreign id": (lambda path: rewrite(path, 4, trace_id="run_5"), "traces.jsonl:5: expected a trace id as", REFUSE),
     "differing": (
         lambda path: (path / LINES[2]).write_text((path / LINES[2]).read_text().replace("HELLO", "HALLO")),

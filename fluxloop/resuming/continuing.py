@@ -20,6 +20,7 @@ from fluxloop.store.layout import SUMMARY, TRACES
 from fluxloop.store.recovery import count_superseded, cut_back, is_own_failure, supersede, tidy
 from fluxloop.store.runs import StoredRuns, StoredTrace, Tail
 from fluxloop.summary import Summary, SummaryBuilder
+from fluxloop.tracing.redaction import Redaction
 
 RetryFailed = Literal["failed", "all"]
 """Which failed runs are run again: what infrastructure, time or a crash ended, or the agent's own failures too."""
@@ -54,7 +55,15 @@ def check_options(resume: object, retry_failed: object, force: bool) -> None:
         raise ConfigError(problems)
 
 
-def accept(earlier: Earlier, plan: Plan, config: Mapping[str, Any], builder: SummaryBuilder, *, force: bool) -> Changes:
+def accept(
+    earlier: Earlier,
+    plan: Plan,
+    config: Mapping[str, Any],
+    builder: SummaryBuilder,
+    redaction: Redaction,
+    *,
+    force: bool,
+) -> Changes:
     """Compare an experiment with what it is to go on as, and note in its summary what is accepted by force.
 
     Args:
@@ -62,13 +71,14 @@ def accept(earlier: Earlier, plan: Plan, config: Mapping[str, Any], builder: Sum
         plan: all its runs.
         config: the snapshot of the configuration now.
         builder: its summary to be.
+        redaction: what is masked in what is told of the inputs.
         force: accept what makes runs that are not alike.
 
     Raises:
         ResumeError: something of that kind differs.
     """
     builder.ran_on["seed"] = plan.seed
-    changes = compare(earlier, config, builder.ran_on, plan)
+    changes = compare(earlier, config, builder.ran_on, plan, redaction)
     if not force:
         refuse(changes, earlier.path)
     builder.remarks = (*kept_remarks(earlier), *forced(changes))
@@ -194,7 +204,7 @@ def what_is_left(
     left = attrs.evolve(plan, done=done, id_digits=digits)
     if not by_number:
         builder.ran_on["renumbered"] = True
-        left = attrs.evolve(left, first_number=runs.numbers.end)
+        left = attrs.evolve(left, first_number=max(1, runs.numbers.end))
     return left, tuple(runs.tails)
 
 

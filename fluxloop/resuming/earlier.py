@@ -32,19 +32,28 @@ class Earlier:
         """What its runs ran on, as far as known."""
         return {} if self.summary is None else self.summary.ran_on
 
+    def told(self, key: str) -> Any:
+        """Return what it was begun with under a dotted key; its configuration may only name a variable."""
+        value = at(self.config, key)
+        return self.ran_on.get(key.rpartition(".")[2], value) if "${" in str(value) else value
+
     @property
     def iterations(self) -> int | None:
         """How many times it runs each input; its configuration may only name a variable."""
-        return self._number("iterations", "runner.iterations")
+        value = self.ran_on.get("iterations", at(self.config, "runner.iterations"))
+        return value if type(value) is int else None
 
     @property
     def seed(self) -> int | None:
         """What its seeds come from, as `iterations`."""
-        return self._number("seed", "seed")
-
-    def _number(self, name: str, key: str) -> int | None:
-        value = self.ran_on.get(name, at(self.config, key))
+        value = self.ran_on.get("seed", at(self.config, "seed"))
         return value if type(value) is int else None
+
+    @property
+    def shard(self) -> str | None:
+        """Which share of the runs it has, as `iterations`."""
+        value = self.ran_on.get("shard", at(self.config, "runner.shard"))
+        return None if value is None else str(value)
 
     @property
     def forced(self) -> tuple[str, ...]:

@@ -25,7 +25,7 @@ from fluxloop.resuming.keys import at, flat
 from fluxloop.store.layout import CONFIG, SUMMARY
 from fluxloop.store.runs import StoredRuns, StoredTrace
 from fluxloop.tracing.capture import capture
-from fluxloop.tracing.redaction import MASK
+from fluxloop.tracing.redaction import MASK, Redaction
 
 MAX_COMPARED = 1_000
 """Inputs looked at for the first that differs."""
@@ -104,7 +104,9 @@ class Changes:
         return all(problem.key != "inputs" for problem in self.unsafe)
 
 
-def compare(earlier: Earlier, config: Mapping[str, Any], ran_on: Mapping[str, Any], plan: Plan) -> Changes:
+def compare(
+    earlier: Earlier, config: Mapping[str, Any], ran_on: Mapping[str, Any], plan: Plan, redaction: Redaction
+) -> Changes:
     """Compare an experiment with what it is to go on as.
 
     Args:
@@ -112,16 +114,17 @@ def compare(earlier: Earlier, config: Mapping[str, Any], ran_on: Mapping[str, An
         config: the snapshot of the configuration now.
         ran_on: what it would run on now.
         plan: what would be run now.
+        redaction: what is masked in the inputs, which the files have masked already.
     """
     before, now = flat(earlier.config), flat(parse_document(to_yaml(dict(config)).decode(), Path(CONFIG)).data)
     unsafe: list[Problem] = []
     safe: list[str] = []
     defaults = flat(unstructure(ExperimentConfig()))
+    chosen = _chosen(earlier, plan)
     for key in [*now, *(key for key in before if key not in now)]:
         was, is_ = before.get(key, defaults.get(key)), now.get(key, defaults.get(key))
-        if key in ("seed", "runner.iterations"):  # the file may only name a variable
-            was, is_ = (earlier.seed, plan.seed) if key == "seed" else (earlier.iterations, plan.iterations)
-            was = is_ if was is None else was  # without a summary, which is judged with the inputs
+        if key in chosen:
+            was, is_ = chosen[key]
         if _without_addresses(was) == _without_addresses(is_) or key.startswith(_UNSAID):
             continue
         is_more = key == "runner.iterations" and earlier.iterations is not None and plan.iterations > earlier.iterations
@@ -129,7 +132,7 @@ def compare(earlier: Earlier, config: Mapping[str, Any], ran_on: Mapping[str, An
             unsafe.append(Problem(str(earlier.path), f"was {shown(was)}, is {shown(is_)}", key))
         else:
             safe.append(f"{key} was {shown(was)}, is {shown(is_)}")
-    unsafe += _inputs(earlier, ran_on, plan)
+    unsafe += _inputs(earlier, ran_on, plan, redaction)
     if not unsafe and _differs(earlier.ran_on, ran_on, "arguments_digest"):
         told = "a value that stands in the environment is another than it was"
         named = [key for key, value in now.items() if key.startswith(_DECIDING) and "${" in str(value)]
@@ -141,6 +144,16 @@ def compare(earlier: Earlier, config: Mapping[str, Any], ran_on: Mapping[str, An
         if _differs(earlier.ran_on, ran_on, key)
     ]
     return Changes(unsafe=tuple(unsafe), safe=tuple(safe), surroundings=(*machine, *remarks), remarks=tuple(remarks))
+
+
+def _chosen(earlier: Earlier, plan: Plan) -> dict[str, tuple[Any, Any]]:
+    """What the files may only name a variable for: as it was, and as it is."""
+    shard = None if plan.shard is None else str(plan.shard)
+    was_shard = shard if earlier.summary is None and "${" in str(earlier.shard) else earlier.shard
+    pairs = {"seed": (earlier.seed, plan.seed), "runner.iterations": (earlier.iterations, plan.iterations)}
+    # Without a summary they may be unknown, which is judged with the inputs.
+    known = {key: (is_ if was is None else was, is_) for key, (was, is_) in pairs.items()}
+    return {**known, "runner.shard": (was_shard, shard)}
 
 
 def refuse(changes: Changes, path: Path) -> None:
@@ -162,7 +175,7 @@ def forced(changes: Changes) -> tuple[str, ...]:
     return (f"resumed by force although its runs are not alike: {told}",)
 
 
-def _inputs(earlier: Earlier, ran_on: Mapping[str, Any], plan: Plan) -> list[Problem]:
+def _inputs(earlier: Earlier, ran_on: Mapping[str, Any], plan: Plan, redaction: Redaction) -> list[Problem]:
     was, is_ = earlier.ran_on.get("inputs_digest"), ran_on["inputs_digest"]
     if was == is_:
         return []
@@ -174,8 +187,9 @@ def _inputs(earlier: Earlier, ran_on: Mapping[str, Any], plan: Plan) -> list[Pro
         return [Problem(where, told, "inputs")]
     count = earlier.ran_on.get("inputs", "some")
     told = f"were {count} of digest {was}, are {len(plan.cases)} of digest {is_}"
-    first = _first_difference(earlier.path, plan, count)
-    return [Problem(where, f"{told}; the first difference: {first}" if first else told, "inputs")]
+    first = _first_difference(earlier.path, plan, count, redaction)
+    told = f"{told}; the first difference: {redaction.text(first)}" if first else told
+    return [Problem(where, told, "inputs")]
 
 
 def _has_runs(path: Path) -> bool:
@@ -185,13 +199,14 @@ def _has_runs(path: Path) -> bool:
         return True
 
 
-def _first_difference(path: Path, plan: Plan, count: object) -> str | None:
+def _first_difference(path: Path, plan: Plan, count: object, redaction: Redaction) -> str | None:
     """What of the inputs of the first runs is not as it was, if they tell.
 
     Args:
         path: the directory with the runs.
         plan: what would be run now.
         count: how many inputs there were.
+        redaction: what is masked in those of now.
     """
     now = {case.id: case for case in islice(plan.cases, MAX_COMPARED)}
     seen = set()
@@ -206,7 +221,7 @@ def _first_difference(path: Path, plan: Plan, count: object) -> str | None:
                 continue
             if case.index != trace.input_index:
                 return f"{case.id} was number {trace.input_index + 1}, is number {case.index + 1}"
-            if told := _difference(trace, case):
+            if told := _difference(trace, case, redaction):
                 return f"{case.id} {told}"
     except OutputError:
         return None
@@ -214,7 +229,7 @@ def _first_difference(path: Path, plan: Plan, count: object) -> str | None:
     return f"{added[0]} is new" if added and len(seen) == count else None
 
 
-def _difference(trace: StoredTrace, case: Case) -> str | None:
+def _difference(trace: StoredTrace, case: Case, redaction: Redaction) -> str | None:
     """How an input is not as it was when its run happened; what is masked in the file cannot tell."""
     pairs = (
         ("", msgspec.json.decode(trace.raw_input), case.input),
@@ -223,7 +238,7 @@ def _difference(trace: StoredTrace, case: Case) -> str | None:
         ("metadata ", trace.metadata, case.metadata),
     )
     for name, was, value in pairs:
-        is_ = capture(value)
+        is_ = capture(value, redaction)
         if was != is_ and MASK not in str(was):
             told = shown(was), shown(is_)
             return f"{name}was {told[0]}, is {told[1]}" if told[0] != told[1] else f"{name}is another {told[0][2:]}"

@@ -20,6 +20,8 @@ from fluxloop.store.rewriting import current_file
 
 _BUFFER = 1 << 20
 _PREFIX = "trace_"
+_MAX_DIGITS = 9
+"""Of the number in a trace id; a damaged one must not fill the memory, which has a bit for each."""
 
 
 class DamageError(OutputError):
@@ -78,7 +80,8 @@ class StoredTrace(msgspec.Struct):
     def number(self) -> int:
         """The number in the trace id, from 1; 0 for an id that is none of ours."""
         digits = self.trace_id.removeprefix(_PREFIX)
-        return int(digits) if self.trace_id.startswith(_PREFIX) and digits.isdecimal() and digits.isascii() else 0
+        is_ours = self.trace_id.startswith(_PREFIX) and digits.isdecimal() and digits.isascii()
+        return int(digits) if is_ours and len(digits) <= _MAX_DIGITS else 0
 
 
 @frozen

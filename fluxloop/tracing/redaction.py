@@ -5,9 +5,10 @@ from __future__ import annotations
 import os
 import re
 import sys
-from collections.abc import Iterable, Iterator, Sequence, Sized
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from functools import lru_cache
+from operator import itemgetter
 from typing import Any
 
 MASK = "***"
@@ -18,8 +19,9 @@ NEVER = sys.maxsize
 MAX_KNOWN = 256
 """Values of the environment remembered after they have gone from it."""
 
-# To ask how large the environment is: `len(os.environ)` costs four times as much, and is asked in each run.
-_variables: Sized = getattr(os.environ, "_data", os.environ)
+# What is behind `os.environ`, which costs four times as much and is asked in each run; its keys may be bytes.
+_variables: Mapping[Any, Any] = getattr(os.environ, "_data", os.environ)
+_key: Callable[[str], Any] = os.environ.encodekey if hasattr(os.environ, "_data") else str
 
 _WORDS = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|[0-9]+")
 # At the end of any word: PGPASSWORD is one, and secretary is none of them.
@@ -65,8 +67,8 @@ class Redaction:
     """What is masked in what a run shows: values under secret names, and known secrets in any text.
 
     The environment's secrets are those of the process that uses it: sent to another, it reads
-    that one's. They are looked for again whenever the number of variables has changed, because
-    an agent may load its environment while it runs.
+    that one's. They are looked for again whenever the number of variables or a secret has changed,
+    because an agent may load its environment while it runs.
 
     Args:
         enabled: False masks nothing.
@@ -84,6 +86,8 @@ class Redaction:
         "_patterns",
         "_secrets",
         "_size",
+        "_values",
+        "_watched",
         "by_name",
         "is_needed",
         "needles",
@@ -107,6 +111,9 @@ class Redaction:
         """Whether there is anything to look for in texts."""
         self._size = -1
         """How many variables the environment had when it was last looked at."""
+        self._watched: Callable[[Any], Any] | None = None
+        """Gives the values of those with secret names."""
+        self._values: Any = None
         self._collect()
         self.refresh()
 
@@ -127,15 +134,23 @@ class Redaction:
 
     def refresh(self) -> None:
         """Look for secrets in the environment, if it has changed; those known stay known."""
-        size = len(_variables)
-        if size == self._size or not self.by_name:
-            return
-        self._size = size
-        found = [text for text in _of_environment() if text not in self._environment]
-        if found:
-            known = [*self._environment, *found]
-            self._environment = dict.fromkeys(known[-MAX_KNOWN:])
+        size, watched = len(_variables), self._watched
+        try:  # not `suppress`, which costs more than the rest
+            if not self.by_name or (size == self._size and (watched is None or watched(_variables) == self._values)):
+                return
+        except KeyError:
+            pass  # one has gone, and another come
+        names = _secret_variables()
+        watched, values = itemgetter(*map(_key, names)) if names else None, None
+        with suppress(KeyError):  # gone since
+            # Taken first: what another thread changes meanwhile is then found the next time.
+            values = None if watched is None else watched(_variables)
+        texts = dict.fromkeys(text for name in names if is_long_enough(text := os.environ.get(name, "")))
+        if texts.keys() - self._environment.keys():
+            gone = [text for text in self._environment if text not in texts]
+            self._environment = dict.fromkeys([*gone[-MAX_KNOWN:], *texts])
             self._collect()
+        self._size, self._watched, self._values = size, watched, values  # last: until then others look, too
 
     def _collect(self) -> None:
         needles = {form for text in (*self._secrets, *self._environment) for form in _forms(text)}
@@ -152,7 +167,8 @@ class Redaction:
         more = Redaction.__new__(Redaction)
         more.by_name, more._patterns, more._environment = self.by_name, self._patterns, self._environment
         more._secrets = self._secrets.union(secrets)
-        more._size, more.shortest = self._size, self.shortest
+        more._size, more._watched, more._values = self._size, self._watched, self._values
+        more.shortest = self.shortest
         more._collect()
         return more
 
@@ -226,14 +242,18 @@ def is_long_enough(text: str) -> bool:
     return len(text) >= MIN_LENGTH and not text.isspace() and text.strip("*") != ""
 
 
-def _of_environment() -> Iterator[str]:
-    for name in os.environ:  # a list, made in one step: other threads may change what is in it
-        if is_secret_name(name) and name not in _FOLDERS and is_long_enough(value := os.environ.get(name, "")):
-            yield value
+def _secret_variables() -> list[str]:
+    # Iterating takes a list, made in one step: other threads may change what is in it.
+    return [name for name in os.environ if is_secret_name(name) and name not in _FOLDERS]
 
 
-def _forms(secret: str) -> Iterator[str]:
+@lru_cache(maxsize=4 * MAX_KNOWN)
+def _forms(secret: str) -> frozenset[str]:
     """The secret as it may stand in a text: bare, quoted, or in parts."""
+    return frozenset(_quoted(secret))
+
+
+def _quoted(secret: str) -> Iterator[str]:
     # Only who has secrets pays for them.
     import json
     from urllib.parse import quote, quote_plus

@@ -35,7 +35,7 @@ def check(lab: Lab, path: Path) -> None:
 
 
 @pytest.mark.parametrize("moment", MOMENTS)
-@pytest.mark.parametrize("resume", ["auto", "the directory"])
+@pytest.mark.parametrize("resume", ["auto", pytest.param("the directory", marks=pytest.mark.slow)])
 def test_a_crash_at_any_step_is_taken_up(lab: Lab, resume: str, moment: str) -> None:
     """By its directory, once there is an experiment in it, or by `auto` in any case."""
     output = lab.project / "experiments"
