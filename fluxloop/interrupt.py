@@ -48,7 +48,6 @@ class Interrupt:
         self._urged = 0.0
         """When the last thing was done that should have ended it: the second signal, or `Abandoned`."""
         self._taken: tuple[signal.Signals, ...] = ()
-        self._process = os.getpid()
 
     @property
     def requested(self) -> bool:
@@ -108,11 +107,7 @@ class Interrupt:
             signal.pthread_kill(threading.main_thread().ident or 0, self._taken[0])
 
     def _receive(self, number: int, frame: FrameType | None) -> None:
-        if os.getpid() != self._process:
-            # A process an agent has forked is ended by what would end any other.
-            signal.signal(number, signal.SIG_DFL)
-            os.kill(os.getpid(), number)
-        elif self._insisting:
+        if self._insisting:
             self._insisting = False
             if self._held:
                 self._postponed = True
@@ -131,3 +126,34 @@ class Interrupt:
     def _abandon(self) -> None:
         self._raised = self._urged = time.monotonic()
         raise Abandoned
+
+
+# A process an agent forks is ended by what would end any other. A signal that comes just after the
+# fork would be lost: Python notes it, and then forgets what was noted before the fork. So signals
+# wait until the child is ready for them.
+_masks = threading.local()
+
+
+def _ours() -> list[signal.Signals]:
+    return [
+        number for number in _STOPPING if isinstance(getattr(signal.getsignal(number), "__self__", None), Interrupt)
+    ]
+
+
+def _before_fork() -> None:
+    _masks.previous = signal.pthread_sigmask(signal.SIG_BLOCK, ours) if (ours := _ours()) else None
+
+
+def _after_fork_in_parent() -> None:
+    if _masks.previous is not None:
+        signal.pthread_sigmask(signal.SIG_SETMASK, _masks.previous)
+
+
+def _after_fork_in_child() -> None:
+    for number in _ours():
+        signal.signal(number, signal.SIG_DFL)
+    _after_fork_in_parent()
+
+
+if hasattr(os, "register_at_fork") and hasattr(signal, "pthread_sigmask"):
+    os.register_at_fork(before=_before_fork, after_in_parent=_after_fork_in_parent, after_in_child=_after_fork_in_child)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import json
 import os
@@ -571,3 +572,36 @@ def test_an_agents_own_interrupt_is_its_error(tmp_path: Path) -> None:
 
     assert [trace.error.type for trace in result.failures if trace.error] == ["KeyboardInterrupt"] * 2
     assert result.summary.status == "completed"
+
+
+FORKING = """
+import os, signal
+from fluxloop import Experiment
+
+def agent(text):
+    ends = []
+    for _ in range(20):
+        child = os.fork()
+        if not child:
+            signal.pause()
+        os.kill(child, signal.SIGTERM)
+        signal.setitimer(signal.ITIMER_REAL, 20)  # ends all when a child does not
+        ends.append(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+    return ends
+
+result = Experiment(target=agent, inputs=["a"]).run()
+print([trace.output for trace in result])
+"""
+
+
+def test_a_signal_just_after_a_fork_is_not_lost(tmp_path: Path) -> None:
+    """A child that is ended as soon as it is there ends by that signal."""
+    told = tmp_path / "told"
+    with told.open("wb") as file:  # a pipe would be held open by a child that stays
+        forking = subprocess.Popen([sys.executable, "-c", FORKING], cwd=tmp_path, stdout=file, start_new_session=True)
+        try:
+            forking.wait()
+        finally:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(forking.pid, signal.SIGKILL)
+    assert told.read_text() == f"[{[-15] * 20}]\n"
