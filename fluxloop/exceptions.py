@@ -9,6 +9,7 @@ FluxloopError
 │   ├── OutputError       the experiment directory cannot be made or read
 │   ├── MergeError        the directories are not the shards of one experiment, or not all of them
 │   └── MissingPackageError
+├── GenerationError       inputs could not be generated; what there is of them is kept
 └── SinkError             results could not be written; what was written is safe
 """
 
@@ -109,11 +110,21 @@ class MergeError(_ProblemsError):
 
 
 class MissingPackageError(UsageError):
-    """An optional package is not installed."""
+    """An optional package is not installed.
 
-    def __init__(self, package: str, purpose: str) -> None:
+    Args:
+        package: its name.
+        purpose: what needs it.
+        install: what pip is to install, where that is more than the package.
+    """
+
+    def __init__(self, package: str, purpose: str, install: str | None = None) -> None:
         self.package = package
-        super().__init__(f"{purpose} needs {package}, which is not installed: pip install {package}")
+        super().__init__(f"{purpose} needs {package}, which is not installed: pip install {install or package}")
+
+
+class GenerationError(FluxloopError):
+    """The model's service failed, or the inputs could not be written; what there is of them is kept."""
 
 
 class SinkError(FluxloopError):

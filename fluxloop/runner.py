@@ -18,8 +18,10 @@ from attrs import Factory, field, fields, frozen
 
 from fluxloop.attempt import OpenAttempt
 from fluxloop.calling.binding import Binding, bind
-from fluxloop.calling.frameworks import conventions
+from fluxloop.calling.collector import collected
+from fluxloop.calling.frameworks import Conventions, conventions
 from fluxloop.calling.loop import LoopThread
+from fluxloop.calling.replay import Replay, ReplayBinding, bind_replay
 from fluxloop.calling.surroundings import importable
 from fluxloop.calling.target import Target, user_failure
 from fluxloop.calling.template import pick
@@ -37,7 +39,7 @@ LINGER = 5.0
 """Seconds in which a cancelled attempt may still tidy up before it is left to itself."""
 
 
-Loaded = tuple[Target, Binding, "str | None"]
+Loaded = tuple[Target, Binding | ReplayBinding, "str | None"]
 """The target, its binding, and the path at which the answer is found in what returns."""
 
 
@@ -63,6 +65,8 @@ class Task:
     """Experiments that share the rates of services, as shards do."""
     redaction: Redaction = Factory(Redaction)
     """What is masked in what is seen of the runs."""
+    replay: Replay | None = None
+    """The recorded calls whose arguments are replayed, if any."""
     prepared: list[Loaded] = field(factory=list, eq=False, repr=False)
     """What `load` has given in this process already, for its first runner; it stays here."""
 
@@ -78,17 +82,33 @@ class Task:
         Raises:
             TargetError: the target cannot be loaded or bound.
         """
+        return self.bound(self.load_target())
+
+    def load_target(self) -> Target:
+        """Load the target alone, as `load` does."""
         with importable(self.import_places), redacted(self.redaction.text):
-            target = Target.load(self.target) if isinstance(self.target, str) else Target.of(self.target)
-        return self.bound(target)
+            return Target.load(self.target) if isinstance(self.target, str) else Target.of(self.target)
 
     def bound(self, target: Target) -> Loaded:
         """Bind the arguments of a loaded target."""
         known = conventions(target.subject)
-        binding = bind(target, args=self.args, inject=self.inject, input_template=self.input_template, known=known)
+        binding = self._bind(target, known)
         # An empty path is a choice too: the whole of what returns.
         path = known.output_path if self.output_path is None else self.output_path
         return target, binding, path or None
+
+    def _bind(self, target: Target, known: Conventions) -> Binding | ReplayBinding:
+        if self.replay is None:
+            return bind(target, args=self.args, inject=self.inject, input_template=self.input_template, known=known)
+        with importable(self.import_places), redacted(self.redaction.text):  # it may name functions of the project
+            return bind_replay(
+                self.replay,
+                target,
+                args=self.args,
+                inject=self.inject,
+                input_template=self.input_template,
+                known=known,
+            )
 
     def open(self) -> Runner:
         """Build the runner, once for each worker."""
@@ -240,7 +260,7 @@ class Runner:
             if not _is_finished(type(output)):
                 output = self._finish(opened, output)
             opened.end()
-            return opened.succeeded(self._answer(output))
+            return opened.succeeded(self._answer(opened, output))
         except Abandoned:
             raise
         except BaseException as error:
@@ -263,7 +283,7 @@ class Runner:
             opened.end()
             if opened.expired:
                 return opened.timed_out(limit or 0.0, opened.expired)
-            return opened.succeeded(self._answer(output))
+            return opened.succeeded(self._answer(opened, output))
         except Abandoned:
             raise
         except BaseException as error:
@@ -286,7 +306,9 @@ class Runner:
             return self._loop.run(finish())
         return _drain(output, opened.run.redaction) if _is_stream(output) else output
 
-    def _answer(self, output: Any) -> Any:
+    def _answer(self, opened: OpenAttempt, output: Any) -> Any:
+        if output is None and self._task.replay is not None:
+            output = collected(opened.run)
         return output if self._output_path is None else pick(output, self._output_path)
 
 

@@ -115,6 +115,11 @@ class Target:
         candidates = (self.function, getattr(self.function, "__call__", None))  # noqa: B004
         return any(inspect.iscoroutinefunction(c) or inspect.isasyncgenfunction(c) for c in candidates)
 
+    @property
+    def is_entered(self) -> bool:
+        """False while what is called is not there yet."""
+        return self.function is not _not_entered
+
     def entered(self, value: Any) -> Target:
         """Return the target on what entering its owner gave."""
         owner = self.owner if value is None else value

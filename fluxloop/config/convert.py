@@ -11,7 +11,7 @@ import re
 import types
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
-from typing import Any, Literal, Union, get_args, get_origin
+from typing import Any, Literal, TypeVar, Union, get_args, get_origin
 
 import attrs
 import cattrs
@@ -26,6 +26,7 @@ from cattrs.errors import (
 from cattrs.gen import make_dict_structure_fn
 
 from fluxloop.config.model import (
+    Choice,
     Count,
     Duration,
     ExperimentConfig,
@@ -44,6 +45,8 @@ from fluxloop.plan import Shard
 from fluxloop.store.layout import name_problem
 from fluxloop.tracing.redaction import without_secrets
 
+T = TypeVar("T")
+
 Path = tuple[str | int, ...]
 """Keys and positions from the top."""
 
@@ -58,8 +61,13 @@ class InvalidError(Exception):
 
 def structure(data: Mapping[str, Any]) -> tuple[ExperimentConfig | None, list[tuple[Path, str]]]:
     """Return the configuration, or None and what is wrong with the data, each with its path."""
+    return structure_as(ExperimentConfig, data)
+
+
+def structure_as(kind: type[T], data: Mapping[str, Any]) -> tuple[T | None, list[tuple[Path, str]]]:
+    """Return the data as a class of configurations, as `structure` does."""
     try:
-        return _converter.structure(data, ExperimentConfig), []
+        return _converter.structure(data, kind), []
     except Exception as error:
         return None, list(_faults(error, ()))
 
@@ -91,7 +99,7 @@ def _faults(error: BaseException, path: Path) -> Iterator[tuple[Path, str]]:
     elif isinstance(error, ForbiddenExtraKeysError):
         known = [field.name for field in attrs.fields(error.cl)]
         for key in sorted(error.extra_fields):
-            yield (*path, key), f"unknown key; {_hint(key, known, path)}"
+            yield (*path, key), f"unknown key; {_hint(key, known, path, error.cl)}"
     elif isinstance(error, KeyError):
         yield path, f"expected the key {error.args[0]!r}"
     else:
@@ -105,15 +113,14 @@ _ELSEWHERE = {
     "inputs_file": "it is inputs.file now",
     "base_inputs": "write them to a file and name it in inputs.file",
     "output_directory": "it is output.directory now",
-    "replay_args": "this version replays no arguments yet",
 }
 
 
-def _hint(key: str, known: Sequence[str], path: Path) -> str:
+def _hint(key: str, known: Sequence[str], path: Path, of: type[Any] = ExperimentConfig) -> str:
     if key in _ELSEWHERE:
         return _ELSEWHERE[key]
     if not path:
-        sections = {field.name: field.default for field in attrs.fields(ExperimentConfig)}
+        sections = {field.name: field.default for field in attrs.fields(of)}
         for name, section in sections.items():
             if attrs.has(type(section)) and hasattr(section, key):
                 return f"it belongs below {name}:"
@@ -263,6 +270,28 @@ def _pattern(value: Any, _: Any) -> Pattern:
     return Pattern(text)
 
 
+def _choice(value: Any, _: Any) -> Choice:
+    """Which recorded calls; of a mapping, the faults of all its keys."""
+    if isinstance(value, str) and value in ("last", "first", "all"):
+        return Choice(str(value))
+    if not isinstance(value, Mapping) or not value:
+        told = f"expected last, first, all, or a mapping of target and iteration, got {shown(value)}"
+        raise InvalidError(told)
+    kinds: dict[str, Any] = {"target": str, "iteration": Count}
+    found, errors = {}, []
+    for key, item in value.items():
+        try:
+            if key not in kinds:
+                raise InvalidError(f"unknown key; {_hint(str(key), tuple(kinds), (str(key),))}")
+            found[str(key)] = _converter.structure(item, kinds[key])
+        except Exception as error:
+            error.add_note(IterableValidationNote("", str(key), Any))
+            errors.append(error)
+    if errors:
+        raise IterableValidationError("", errors, dict)
+    return Choice(found)
+
+
 def _share(value: Any, _: Any) -> Share:
     found = _typed(value)
     number: Any = _number(found) if isinstance(found, str) else found
@@ -394,6 +423,7 @@ _LIMITED: dict[Any, Any] = {
     Failures: _failures,
     Name: _name,
     Pattern: _pattern,
+    Choice: _choice,
 }
 
 

@@ -41,8 +41,12 @@ class Document:
         return f"{self.path}:{line}:{column}"
 
 
-def read_document(path: Path) -> Document:
+def read_document(path: Path, *, needs: str = "runner: with a target") -> Document:
     """Read a configuration file.
+
+    Args:
+        path: the file.
+        needs: what it must hold at least, for messages.
 
     Raises:
         ConfigError: it cannot be read, is not YAML, or holds no mapping.
@@ -56,10 +60,10 @@ def read_document(path: Path) -> Document:
         raise ConfigError([Problem(str(path), str(error.strerror or error))]) from None
     except UnicodeDecodeError as error:
         raise ConfigError([yaml_problem(path, error)]) from None
-    return parse_document(text, path)
+    return parse_document(text, path, needs=needs)
 
 
-def parse_document(text: str, path: Path) -> Document:
+def parse_document(text: str, path: Path, *, needs: str = "runner: with a target") -> Document:
     """Read the text of a configuration file, as `read_document` does."""
     try:
         node = YAML(typ="safe", pure=True).compose(text)
@@ -68,11 +72,11 @@ def parse_document(text: str, path: Path) -> Document:
     except RecursionError:
         raise ConfigError([Problem(str(path), "nested too deeply")]) from None
     if node is None or (isinstance(node, ScalarNode) and _tag(node) == "!!null"):
-        raise ConfigError([Problem(f"{path}:1:1", "the file is empty; expected at least runner: with a target")])
+        raise ConfigError([Problem(f"{path}:1:1", f"the file is empty; expected at least {needs}")])
     if not isinstance(node, MappingNode):
         where = f"{path}:{node.start_mark.line + 1}:{node.start_mark.column + 1}"
         what = "a list" if isinstance(node, SequenceNode) else shown(node.value)
-        raise ConfigError([Problem(where, f"expected a mapping with runner:, got {what}")])
+        raise ConfigError([Problem(where, f"expected a mapping with {needs.partition(' ')[0]}, got {what}")])
     reading = _Reading(path)
     try:
         data = reading.value(node, ())

@@ -20,7 +20,8 @@ from fluxloop.tracing.redaction import MASK, is_secret_name, secret_texts
 DEFAULT_CONFIG = Path("configs/simulation.yaml")
 
 _REFERENCE = re.compile(r"(\$?)\$\{([A-Za-z_][A-Za-z0-9_]*)\}")  # `$${NAME}` stands for the text `${NAME}`
-_VARIABLE = re.compile(r"FLUXLOOP_([A-Z][A-Z0-9]*)__(.+)")
+_VARIABLE = re.compile(r"FLUXLOOP_([A-Z][A-Z0-9]*(?:_[A-Z0-9]+)*)__(.+)")
+_ARGUMENTS = (("runner", "args"), ("replay_args", "values"))
 
 
 @frozen(kw_only=True)
@@ -33,6 +34,12 @@ class LoadedConfig:
     path: Path | None
     references: dict[KeyPath, str] = field(factory=dict)
     """Texts with `${NAME}` as they were written, by their place."""
+    document: Document | None = field(default=None, repr=False)
+    """The file as it was read."""
+    given: dict[str, Any] = field(factory=dict, repr=False)
+    """What stood in the place of defaults, from wherever it came, as it was written."""
+    applied: dict[KeyPath, str] = field(factory=dict)
+    """What went before the file, by its place: an environment variable, `--set`, or the caller's own word."""
 
 
 @frozen(kw_only=True)
@@ -93,7 +100,15 @@ def load_config(
     if problems or config is None:
         raise ConfigError(problems)
     path = source if isinstance(source, Path) else None
-    return LoadedConfig(config=config, root=_root(path), path=path, references=resolving.references)
+    return LoadedConfig(
+        config=config,
+        root=project_root(path),
+        path=path,
+        references=resolving.references,
+        document=document,
+        given=data,
+        applied=applied,
+    )
 
 
 def _copied(value: Any) -> Any:
@@ -102,7 +117,8 @@ def _copied(value: Any) -> Any:
     return [_copied(item) for item in value] if isinstance(value, list | tuple) else value
 
 
-def _root(path: Path | None) -> Path:
+def project_root(path: Path | None) -> Path:
+    """Return the folder that a configuration's paths are relative to."""
     if path is None:
         return Path.cwd()
     folder = path.resolve().parent
@@ -137,7 +153,7 @@ class _Resolving:
 
     def _text(self, text: str, path: KeyPath) -> Any:
         names = [name for dollar, name in _REFERENCE.findall(text) if not dollar]
-        missing = [name for name in dict.fromkeys(names) if name not in self._environment]
+        resolved, missing = expand(text, self._environment)
         for name in missing:
             message = f"the environment variable {name} is not set; set it, or write the value here"
             self.faults.append((path, message))
@@ -145,9 +161,23 @@ class _Resolving:
             return text
         if names:
             self.references[path] = text
-        resolved = _REFERENCE.sub(lambda match: match[0][1:] if match[1] else self._environment[match[2]], text)
-        # In `args` a reference stays text (an id may look like a number); elsewhere its key decides.
-        return Given(resolved) if names and path[:2] != ("runner", "args") else resolved
+        # Among the agent's arguments a reference stays text (an id may look like a number); elsewhere its key decides.
+        return Given(resolved) if names and path[:2] not in _ARGUMENTS else resolved
+
+
+def expand(text: str, environment: Mapping[str, str]) -> tuple[str, list[str]]:
+    """Put the environment's values in the place of `${NAME}`; return the names that are not set as well."""
+    missing: dict[str, None] = {}
+
+    def value(match: re.Match[str]) -> str:
+        if match[1]:
+            return match[0][1:]
+        if match[2] not in environment:
+            missing[match[2]] = None
+            return match[0]
+        return environment[match[2]]
+
+    return _REFERENCE.sub(value, text), list(missing)
 
 
 def _from_environment(environment: Mapping[str, str]) -> list[Override]:
@@ -212,6 +242,8 @@ def _apply(
             return
         place = below
     place[str(override.path[-1])] = override.value
+    for path in [path for path in applied if path[: len(override.path)] == override.path]:
+        del applied[path]  # what it said is gone
     applied[override.path] = override.source
 
 

@@ -25,6 +25,8 @@ ShardText = NewType("ShardText", str)
 Pattern = NewType("Pattern", str)
 """A regular expression."""
 Name = NewType("Name", str)
+Choice = NewType("Choice", object)
+"""`last`, `first`, `all`, or a mapping of `target` and `iteration`."""
 
 Injectable = Literal["persona", "iteration", "metadata", "expected"]
 InputField = Literal["input", "id", "persona", "expected", "source_id", "metadata"]
@@ -97,6 +99,24 @@ class InputsConfig:
 
 
 @frozen(kw_only=True)
+class ReplayConfig:
+    """Calling the agent with recorded arguments, in which only the input is new."""
+
+    enabled: bool = False
+    """Whether recorded arguments are replayed."""
+    recording_file: str | None = None
+    """The recording, as `fluxloop.record` writes it."""
+    override_param_path: str | None = None
+    """Where the input goes in the recorded arguments, as `data.content` or `messages.0.content`."""
+    select: Choice = Choice("last")
+    """Which of the recorded calls: `last`, `first`, `all`, or the last with this `target` and `iteration`."""
+    callable_providers: dict[str, str] = Factory(dict)
+    """What stands in for a recorded callable: `builtin:collector` or `module:function`."""
+    values: dict[str, Any] = Factory(dict)
+    """Values by path, put over the recorded ones: for what was masked."""
+
+
+@frozen(kw_only=True)
 class SinkConfig:
     """One more place where traces go."""
 
@@ -143,4 +163,5 @@ class ExperimentConfig:
     """The least pass rate for exit code 0, as `0.95` or `95%`."""
     runner: RunnerConfig = RunnerConfig()
     inputs: InputsConfig = InputsConfig()
+    replay_args: ReplayConfig = ReplayConfig()
     output: OutputConfig = OutputConfig()

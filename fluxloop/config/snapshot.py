@@ -21,7 +21,10 @@ from fluxloop.tracing.redaction import MASK, NOTHING, Redaction, is_secret_name,
 _LITERAL = re.compile(r"\$\{(?=[A-Za-z_][A-Za-z0-9_]*\})")
 
 
-_FREE = (("runner", "args"), ("runner", "input_template"), ("output", "sinks"), ("description",), ("tags",))
+_FREE = (
+    *(("runner", "args"), ("runner", "input_template"), ("replay_args", "values"), ("output", "sinks")),
+    *(("description",), ("tags",)),
+)
 """What is any text; patterns would take paths and names away elsewhere."""
 
 
@@ -44,7 +47,7 @@ def snapshot(loaded: LoadedConfig, config: ExperimentConfig, redaction: Redactio
         config: what was run, with the name, seed and target that were chosen.
         redaction: what is masked beside literals under such keys.
     """
-    data: dict[str, Any] = _Telling(loaded.references, redaction).value(unstructure(config), (), False)
+    data = told(loaded, config, redaction)
     runner = data["runner"]
     runner["working_directory"] = _absolute(
         loaded.root, config.runner.working_directory or os.getcwd(), runner["working_directory"] or os.getcwd()
@@ -52,7 +55,15 @@ def snapshot(loaded: LoadedConfig, config: ExperimentConfig, redaction: Redactio
     extra = zip(config.runner.python_path, runner["python_path"], strict=True)
     runner["python_path"] = [str(loaded.root), *(_absolute(loaded.root, *path) for path in extra)]
     data["inputs"]["file"] = _absolute(loaded.root, config.inputs.file, data["inputs"]["file"])
+    replay = data["replay_args"]
+    replay["recording_file"] = _absolute(loaded.root, config.replay_args.recording_file, replay["recording_file"])
     data["output"]["directory"] = _absolute(loaded.root, config.output.directory, data["output"]["directory"])
+    return data
+
+
+def told(loaded: LoadedConfig, config: ExperimentConfig, redaction: Redaction) -> dict[str, Any]:
+    """Return the configuration as plain data, with references as they were written and secrets masked."""
+    data: dict[str, Any] = _Telling(loaded.references, redaction).value(unstructure(config), (), False)
     return data
 
 

@@ -55,7 +55,7 @@ def capture(value: Any, redaction: Redaction = NOTHING, secrets: list[str] | Non
         return text if len(text) < redaction.shortest else redaction.text(text)
     if value is None or kind is bool:
         return value
-    walk = _Walk(redaction, secrets)
+    walk = Walk(redaction, secrets)
     try:
         return walk(value, 0)
     except RecursionError:  # an agent deep in its stack
@@ -82,7 +82,7 @@ def as_text(value: Any, redaction: Redaction = NOTHING) -> str:
         return plain
     if plain is None or isinstance(plain, bool):
         return {None: "null", True: "true", False: "false"}[plain]
-    return str(plain) if isinstance(plain, int | float) else _Walk(redaction, None).represented(value)
+    return str(plain) if isinstance(plain, int | float) else Walk(redaction, None).represented(value)
 
 
 def fresh(value: Any) -> Any:
@@ -131,7 +131,7 @@ def message(error: BaseException) -> str:
         return f"<{type_name(error)} without a readable message>"
 
 
-class _Walk:
+class Walk:
     """One walk through a value and all that is in it."""
 
     __slots__ = ("_numbers", "_redaction", "_repeats", "_secrets", "_seen", "_shortest")
