@@ -36,6 +36,7 @@ class Asked:
     headers: Mapping[str, str]
     arrived: float
     """On `time.monotonic`."""
+    body: bytes = b""
 
 
 class Service:
@@ -97,9 +98,9 @@ class _Handler(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         arrived = time.monotonic()
         service = self.server.service
-        asked = Asked(self.path, dict(self.headers.items()), arrived)
+        body = self.rfile.read(int(self.headers.get("content-length", 0)))
+        asked = Asked(self.path, dict(self.headers.items()), arrived, body)
         service.asked.append(asked)
-        self.rfile.read(int(self.headers.get("content-length", 0)))
         answer = service.answer(asked)
         if answer.fault == "hang":
             service.closing.wait()

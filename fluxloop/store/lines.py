@@ -121,7 +121,7 @@ def replace(path: Path, content: bytes) -> None:
             file.write(content)
             file.flush()
             sync(file.fileno())
-        os.chmod(temporary, 0o666 & ~_umask())
+        os.chmod(temporary, 0o666 & ~umask())
         os.replace(temporary, path)
     except BaseException:
         with suppress(OSError):
@@ -130,7 +130,8 @@ def replace(path: Path, content: bytes) -> None:
     sync_directory(path.parent)
 
 
-def _umask() -> int:
+def umask() -> int:
+    """Return which permissions new files of this process lack."""
     mask = os.umask(0)
     os.umask(mask)
     return mask
