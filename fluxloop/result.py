@@ -9,7 +9,7 @@ import signal
 from collections.abc import Callable, Iterator
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Literal, TypeVar
 
 import msgspec
 
@@ -90,6 +90,28 @@ class ExperimentResult:
         from fluxloop.verifying import verify  # which takes the configuration's reader with it
 
         return verify(self.path)
+
+    def to_markdown(
+        self,
+        output: str | os.PathLike[str] | None = None,
+        *,
+        only: Literal["failed"] | None = None,
+        overwrite: bool = False,
+    ) -> Path:
+        """Write `index.md` and, in `per_trace_analysis/`, a page for each run; return the path of the index.
+
+        Args:
+            output: the folder of the report, by default the experiment's own.
+            only: `failed` for the runs that did not pass.
+            overwrite: replace an earlier report. Files that fluxloop did not write are never touched.
+
+        Raises:
+            OutputError: a report is there already, the folder cannot be written to, or the experiment is damaged.
+        """
+        from fluxloop.reports.markdown import write_markdown
+
+        place = None if output is None else Path(output)
+        return write_markdown(self.path, self.summary, place, only=only, overwrite=overwrite)
 
     def to_pandas(self) -> pandas.DataFrame:
         """Return a data frame with a row a run, the columns of `trace_summary.jsonl`.

@@ -27,7 +27,7 @@ def summary_rows(summary: Summary) -> list[tuple[str, str]]:
     durations = summary.duration_ms
     if durations is not None:
         told = ("mean", durations.mean), ("p50", durations.p50), ("p95", durations.p95), ("max", durations.max)
-        rows.append(("duration", ", ".join(f"{name} {_duration(value)}" for name, value in told)))
+        rows.append(("duration", ", ".join(f"{name} {shown_duration(value)}" for name, value in told)))
     if summary.usage is not None:
         rows.append(("tokens", f"{summary.usage.input_tokens or 0} in, {summary.usage.output_tokens or 0} out"))
     rows += _labelled("errors", [_error(group) for group in summary.errors[:MAX_ERRORS]])
@@ -75,7 +75,8 @@ def _runs(summary: Summary) -> str:
     return told
 
 
-def _duration(milliseconds: float) -> str:
+def shown_duration(milliseconds: float) -> str:
+    """Return a duration in the unit that suits it, from microseconds to seconds."""
     if milliseconds < 1:
         return f"{milliseconds * 1000:.0f} µs"
     if milliseconds < 10_000:

@@ -1,0 +1,250 @@
+"""The experiments in a folder, the newest first, without reading their traces."""
+
+from __future__ import annotations
+
+import heapq
+import os
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Literal
+
+import msgspec
+from attrs import frozen
+
+from fluxloop.exceptions import OutputError
+from fluxloop.store.layout import CONFIG, SUMMARY, TRACE_SUMMARY
+from fluxloop.store.lock import writer_of
+from fluxloop.store.rewriting import current_file
+from fluxloop.summary import ExperimentStatus
+
+ListedStatus = Literal["running", "killed", "completed", "interrupted", "stopped", "failed", "damaged"]
+
+
+@frozen(kw_only=True)
+class ListedExperiment:
+    """One experiment of a folder, told in a line."""
+
+    path: Path
+    name: str
+    status: ListedStatus
+    """As in `summary.json`; `running` only while somebody writes, `killed` when its writer has gone without a word,
+    `damaged` when the summary cannot be read."""
+    writer: str | None
+    """Who writes to it now."""
+    started_at: str
+    completed_at: str | None
+    runs: int | None
+    planned: int | None
+    passed: int | None
+    pass_rate: float | None
+    """The share of the judged runs that passed."""
+    size_bytes: int
+    """Everything in its directory."""
+
+
+class _Rate(msgspec.Struct):
+    value: float
+
+
+class _Told(msgspec.Struct):
+    """What is wanted of `summary.json`."""
+
+    experiment_name: str
+    status: ExperimentStatus
+    total_traces: int
+    planned: int
+    passed: int
+    pass_rate: _Rate | None
+    started_at: str
+    completed_at: str | None
+
+
+class _Kind(msgspec.Struct):
+    kind: str
+
+
+class _Run(msgspec.Struct):
+    """What is counted of a line of `trace_summary.jsonl`."""
+
+    passed: bool
+    error: _Kind | None
+
+
+_decode_told = msgspec.json.Decoder(_Told).decode
+_decode_run = msgspec.json.Decoder(_Run).decode
+
+
+@frozen
+class _Found:
+    path: Path
+    started_at: str
+    told: _Told | None
+
+
+def experiments_folder(config: str | os.PathLike[str] | None = None) -> Path:
+    """Return the folder in which a project's experiments are: `experiments`, where no configuration says otherwise.
+
+    Args:
+        config: the project's configuration, by default `configs/simulation.yaml` if it is there.
+
+    Raises:
+        ConfigError: it cannot be read, or its `output.directory` is no folder's name.
+    """
+    # Of the rest nothing is asked: to look at results takes no key that an agent needs.
+    from fluxloop.config.document import read_document
+    from fluxloop.config.load import default_config, load_config, project_root
+
+    chosen = default_config(optional=not os.path.lexists("configs/simulation.yaml")) if config is None else Path(config)
+    output = None if chosen is None else read_document(chosen).data.get("output")
+    directory = output.get("directory") if isinstance(output, dict) else None
+    given = {} if directory is None else {"output": {"directory": directory}}
+    return project_root(chosen) / load_config(given).config.output.directory
+
+
+def list_experiments(
+    directory: str | os.PathLike[str] = "experiments", *, limit: int | None = None
+) -> list[ListedExperiment]:
+    """Return the experiments of a folder, the newest first.
+
+    Finished ones are told by their summaries; for one that runs, or was killed, its short records are counted.
+
+    Args:
+        directory: the folder that holds the experiments, or one experiment.
+        limit: the newest so many.
+
+    Raises:
+        OutputError: the folder cannot be read.
+    """
+    folder = Path(directory)
+    found = _found(folder)
+    newest = sorted(found, key=_age, reverse=True) if limit is None else heapq.nlargest(limit, found, key=_age)
+    return [_listed(one) for one in newest]
+
+
+def experiment_paths(directory: str | os.PathLike[str] = "experiments") -> list[Path]:
+    """Return the directories of the experiments in a folder, the newest first, as `list_experiments` does.
+
+    Raises:
+        OutputError: the folder cannot be read.
+    """
+    return [one.path for one in sorted(_found(Path(directory)), key=_age, reverse=True)]
+
+
+def _age(one: _Found) -> tuple[str, str]:
+    return one.started_at, one.path.name
+
+
+def _found(folder: Path) -> Iterator[_Found]:
+    try:
+        paths = [folder] if (folder / SUMMARY).exists() else [Path(entry.path) for entry in os.scandir(folder)]
+    except FileNotFoundError:
+        cure = "fluxloop run experiment makes it, --output-dir names another"
+        raise OutputError(folder, f"there is no such folder; {cure}") from None
+    except OSError as error:
+        raise OutputError(folder, f"no folder of experiments: {error.strerror or error}") from None
+    for path in paths:
+        told: _Told | None
+        try:
+            told = _decode_told((path / SUMMARY).read_bytes())
+        except (FileNotFoundError, NotADirectoryError):
+            if not (path / CONFIG).is_file() or not _is_experiment(path):
+                continue
+            told = None
+        except (OSError, msgspec.DecodeError, UnicodeDecodeError):
+            told = None
+        yield _Found(path, _modified(path) if told is None else told.started_at, told)
+
+
+def _is_experiment(path: Path) -> bool:
+    """Tell the directory of an experiment that had no time for a summary from other folders with a `config.yaml`."""
+    return writer_of(path) is not None or current_file(path, TRACE_SUMMARY).exists() or _looks_so(path.name)
+
+
+def _looks_so(name: str) -> bool:
+    try:
+        return bool(datetime.strptime(name[-15:], "%Y%m%d_%H%M%S"))
+    except ValueError:
+        return False
+
+
+def _modified(path: Path) -> str:
+    try:
+        seconds = path.stat().st_mtime
+    except OSError:
+        seconds = 0
+    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+
+
+def _listed(found: _Found) -> ListedExperiment:
+    path, told = found.path, found.told
+    writer = writer_of(path)
+    if told is None:
+        is_there = (path / SUMMARY).exists()
+        status: ListedStatus = "damaged" if is_there else "killed" if writer is None else "running"
+        return ListedExperiment(
+            path=path,
+            name=path.name,
+            status=status,
+            writer=writer,
+            started_at=found.started_at,
+            completed_at=None,
+            runs=None,
+            planned=None,
+            passed=None,
+            pass_rate=None,
+            size_bytes=_size(path),
+        )
+    status = "running" if writer is not None else "killed" if told.status == "running" else told.status
+    runs, passed = told.total_traces, told.passed
+    rate = None if told.pass_rate is None else told.pass_rate.value
+    if status in ("running", "killed"):
+        runs, passed, judged = _counted(current_file(path, TRACE_SUMMARY))
+        rate = passed / judged if judged else None
+    return ListedExperiment(
+        path=path,
+        name=told.experiment_name,
+        status=status,
+        writer=writer,
+        started_at=told.started_at,
+        completed_at=told.completed_at if status != "running" else None,
+        runs=runs,
+        planned=told.planned,
+        passed=passed,
+        pass_rate=rate,
+        size_bytes=_size(path),
+    )
+
+
+def _counted(path: Path) -> tuple[int, int, int]:
+    """How many runs are recorded, how many of them passed, and how many are judged: no outage ended them."""
+    runs = passed = judged = 0
+    try:
+        with path.open("rb", buffering=1 << 20) as lines:
+            for line in lines:
+                try:
+                    run = _decode_run(line)
+                except (msgspec.DecodeError, UnicodeDecodeError):
+                    continue  # being written, or torn; `fluxloop verify` tells
+                runs += 1
+                passed += run.passed
+                judged += run.error is None or run.error.kind != "infrastructure"
+    except OSError:
+        pass
+    return runs, passed, judged
+
+
+def _size(path: Path) -> int:
+    total = 0
+    waiting = [str(path)]
+    while waiting:
+        try:
+            with os.scandir(waiting.pop()) as entries:
+                for entry in entries:
+                    if entry.is_dir(follow_symlinks=False):
+                        waiting.append(entry.path)
+                    else:
+                        total += entry.stat(follow_symlinks=False).st_size
+        except OSError:  # gone meanwhile
+            continue
+    return total

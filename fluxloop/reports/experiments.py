@@ -1,0 +1,49 @@
+"""Experiments as lines of a table."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import attrs
+import msgspec
+
+from fluxloop.listing import ListedExperiment
+from fluxloop.progress import one_line, shown_place
+
+_UNITS = ("B", "kB", "MB", "GB", "TB")
+_HEADINGS = ("started (UTC)", "status", "runs", "pass rate", "size", "experiment")
+_TO_THE_RIGHT = (2, 3, 4)
+
+
+def experiments_table(experiments: Sequence[ListedExperiment]) -> str:
+    """Return a line for each experiment, in columns below their headings."""
+    rows = [_HEADINGS, *map(_row, experiments)]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return "\n".join(
+        "  ".join(
+            text.rjust(width) if place in _TO_THE_RIGHT else text.ljust(width)
+            for place, (text, width) in enumerate(zip(row, widths, strict=True))
+        ).rstrip()
+        for row in rows
+    )
+
+
+def experiments_json(experiments: Sequence[ListedExperiment]) -> str:
+    """Return the same as a JSON array."""
+    rows = [attrs.asdict(one) | {"path": shown_place(str(one.path))} for one in experiments]
+    return msgspec.json.format(msgspec.json.encode(rows), indent=2).decode()
+
+
+def _row(one: ListedExperiment) -> tuple[str, ...]:
+    runs = "-" if one.runs is None else str(one.runs) if one.runs == one.planned else f"{one.runs} of {one.planned}"
+    rate = "-" if one.pass_rate is None else f"{one.pass_rate:.1%}"
+    started = one_line(one.started_at[:19].replace("T", " "), 19)
+    return started, one.status, runs, rate, _size(one.size_bytes), one_line(shown_place(str(one.path)), 200)
+
+
+def _size(count: float) -> str:
+    for unit in _UNITS:
+        if count < 1000 or unit == _UNITS[-1]:
+            break
+        count /= 1000
+    return f"{count:.0f} {unit}" if unit == "B" or count >= 100 else f"{count:.1f} {unit}"
