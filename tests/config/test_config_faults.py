@@ -54,7 +54,20 @@ def test_problems_carry_their_data(faults: Any) -> None:
         ("runner:\n  itrations: 3\n", "c.yaml:2:3: runner.itrations: unknown key; did you mean 'iterations'?"),
         ("runner:\ntarget: a:b\n", "c.yaml:2:1: target: unknown key; it belongs below runner:"),
         ("inputs_file: a\n", "c.yaml:1:1: inputs_file: unknown key; it is inputs.file now"),
-        ("replay_args: {}\n", "c.yaml:1:1: replay_args: unknown key; this version replays no arguments yet"),
+        (
+            "replay_args: {select: some}\n",
+            "c.yaml:1:23: replay_args.select: expected last, first, all, or a mapping of target and iteration, got"
+            " 'some'",
+        ),
+        (
+            "replay_args: {select: {iteration: -1}}\n",
+            "c.yaml:1:35: replay_args.select.iteration: expected an integer >= 0, got -1",
+        ),
+        (
+            "replay_args: {select: {itertion: 1}}\n",
+            "c.yaml:1:24: replay_args.select.itertion: unknown key; did you mean 'iteration'?",
+        ),
+        ("recording_file: a.jsonl\n", "c.yaml:1:1: recording_file: unknown key; it belongs below replay_args:"),
         ("outputs: {}\n", "c.yaml:1:1: outputs: unknown key; did you mean 'output'?"),
         ("output: {sinks: [{snk: a, sink: b}]}", "c.yaml:1:19: output.sinks.0.snk: unknown key; did you mean 'sink'?"),
         (
@@ -70,7 +83,7 @@ def test_problems_carry_their_data(faults: Any) -> None:
         (
             "x: 1\n",
             "c.yaml:1:1: x: unknown key; "
-            "expected one of name, description, tags, seed, fail_under, runner, inputs, output",
+            "expected one of name, description, tags, seed, fail_under, runner, inputs, replay_args, output",
         ),
     ],
 )  # fmt: skip

@@ -50,6 +50,22 @@ def test_the_real_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     assert load_config(None).config.runner.iterations == 3
 
 
+def test_variables_of_a_section_of_two_words() -> None:
+    """The two underscores that part section and key are the first that stand together."""
+    environment = {"FLUXLOOP_REPLAY_ARGS__ENABLED": "true", "FLUXLOOP_REPLAY_ARGS__OVERRIDE_PARAM_PATH": "data.x"}
+    config = load_config(None, environment=environment).config.replay_args
+    assert (config.enabled, config.override_param_path) == (True, "data.x")
+
+
+@pytest.mark.parametrize("key", ["runner.args", "replay_args.values"])
+@pytest.mark.parametrize("value", ["0123", "1e3", "true", "null"])
+def test_references_among_arguments_stay_texts(key: str, value: str) -> None:
+    """A customer's number is no integer, whatever it looks like."""
+    section, name = key.split(".")
+    config = load_config({section: {name: {"id": "${ID}"}}}, environment={"ID": value}).config
+    assert getattr(getattr(config, section), name) == {"id": value}
+
+
 @pytest.mark.parametrize("name", ["FLUXLOOP_OTHER", "FLUXLOOP_RUNNER__", "FLUXLOOP__X", "fluxloop_runner__iterations"])
 def test_other_variables_are_no_configuration(name: str) -> None:
     """Variables that merely start alike are left alone."""

@@ -23,7 +23,19 @@ from fluxloop.config import (
     snapshot,
 )
 from fluxloop.config.convert import structure, unstructure
-from fluxloop.config.model import Count, Duration, Failures, Name, PositiveInt, Rate, Seconds, ShardText, Share
+from fluxloop.config.model import (
+    Choice,
+    Count,
+    Duration,
+    Failures,
+    Name,
+    PositiveInt,
+    Rate,
+    ReplayConfig,
+    Seconds,
+    ShardText,
+    Share,
+)
 from fluxloop.config.snapshot import to_yaml
 from fluxloop.tracing.redaction import MASK
 
@@ -158,6 +170,9 @@ rates = st.builds(
 shards = st.integers(1, 999_999).flatmap(lambda count: st.integers(1, count).map(lambda index: f"{index}/{count}"))
 limits = st.integers(1, 2**63).map(Failures) | st.floats(0, 1, exclude_min=True).map(Failures)
 sinks = st.builds(SinkConfig, sink=lines, args=st.dictionaries(lines, plain, max_size=2))
+choices = st.sampled_from(["last", "first", "all"]) | st.fixed_dictionaries(
+    {"target": lines}, optional={"iteration": st.integers(0, 10**9)}
+)
 configs = st.builds(
     ExperimentConfig,
     name=st.none() | names.map(Name),
@@ -197,6 +212,15 @@ configs = st.builds(
         personas=st.lists(lines, max_size=2).map(tuple),
         ids=st.lists(lines, max_size=2).map(tuple),
         limit=st.none() | positive,
+    ),
+    replay_args=st.builds(
+        ReplayConfig,
+        enabled=st.booleans(),
+        recording_file=st.none() | lines,
+        override_param_path=st.none() | lines,
+        select=choices.map(Choice),
+        callable_providers=st.dictionaries(lines, lines, max_size=2),
+        values=st.dictionaries(lines, plain, max_size=2),
     ),
     output=st.builds(
         OutputConfig,

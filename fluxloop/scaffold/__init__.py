@@ -1,0 +1,1 @@
+"""A new project: files to start from, and the schemas its configurations are checked by."""
