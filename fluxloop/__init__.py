@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from fluxloop.exceptions import (
         ConfigError,
         FluxloopError,
+        GenerationError,
         InputError,
         MergeError,
         MissingPackageError,
@@ -32,6 +33,8 @@ if TYPE_CHECKING:
     from fluxloop.experiment import Experiment
     from fluxloop.merging import merge
     from fluxloop.rates import rate_limit
+    from fluxloop.recording.calls import disable_recording, enable_recording, record, record_call_args
+    from fluxloop.recording.file import recording_errors
     from fluxloop.records import Attempt, Case, Observation, PlannedRun, RunError, Trace, TraceSummary, Usage
     from fluxloop.result import ExperimentResult, load
     from fluxloop.runner import Task
@@ -50,6 +53,7 @@ _HOMES = {
     "fluxloop.exceptions": (
         "ConfigError",
         "FluxloopError",
+        "GenerationError",
         "InputError",
         "MergeError",
         "MissingPackageError",
@@ -66,6 +70,8 @@ _HOMES = {
     "fluxloop.experiment": ("Experiment",),
     "fluxloop.merging": ("merge",),
     "fluxloop.rates": ("rate_limit",),
+    "fluxloop.recording.calls": ("disable_recording", "enable_recording", "record", "record_call_args"),
+    "fluxloop.recording.file": ("recording_errors",),
     "fluxloop.records": (
         "Attempt",
         "Case",
@@ -98,6 +104,7 @@ __all__ = [
     "ExperimentConfig",
     "ExperimentResult",
     "FluxloopError",
+    "GenerationError",
     "InlineExecutor",
     "InputError",
     "JsonlSink",
@@ -125,12 +132,17 @@ __all__ = [
     "agent",
     "carry_context",
     "current_run",
+    "disable_recording",
+    "enable_recording",
     "event",
     "generation",
     "load",
     "merge",
     "prompt",
     "rate_limit",
+    "record",
+    "record_call_args",
+    "recording_errors",
     "span",
     "tool",
     "trace",

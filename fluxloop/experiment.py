@@ -8,30 +8,28 @@ import shutil
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import attrs
 
 from fluxloop.background import in_thread
-from fluxloop.calling.binding import Binding
+from fluxloop.calling.crossed import CrossedCases
 from fluxloop.calling.frameworks import conventions
-from fluxloop.calling.surroundings import importable, working_directory
-from fluxloop.calling.target import Target, reference_to
+from fluxloop.calling.replay import ReplayBinding
+from fluxloop.calling.surroundings import importable
+from fluxloop.calling.target import reference_to
 from fluxloop.clock import timestamp
 from fluxloop.config import ExperimentConfig, LoadedConfig, default_config, load_config, snapshot
 from fluxloop.config.model import Name
 from fluxloop.config.snapshot import redaction_for, to_yaml
-from fluxloop.exceptions import ConfigError, OutputError, Problem, TargetError, redacted
+from fluxloop.exceptions import OutputError
 from fluxloop.execution import Execution
 from fluxloop.executors.base import Executor
-from fluxloop.executors.chosen import executor_for, limits_for, rate_shares, timeout_for
-from fluxloop.executors.inline import InlineExecutor
-from fluxloop.inputs.cases import Inputs, Selection, inputs_from
+from fluxloop.executors.chosen import limits_for
 from fluxloop.interrupt import Interrupt
 from fluxloop.plan import Cases, Plan, Shard, seed_of
-from fluxloop.progress import Progress, counted, progress_for, shown_place
+from fluxloop.progress import Progress, counted, progress_for
 from fluxloop.provenance import ran_on
 from fluxloop.reports.preview import Preview
 from fluxloop.result import ExperimentResult
@@ -45,14 +43,14 @@ from fluxloop.resuming.continuing import (
     preview_going_on,
 )
 from fluxloop.resuming.earlier import Earlier, begun_before, moved, read_earlier
-from fluxloop.resuming.sameness import Changes, arguments_digest, ask_for_objects, compare, objects_in
-from fluxloop.runner import Task
+from fluxloop.resuming.sameness import Changes, arguments_digest, ask_for_objects, compare
 from fluxloop.sinks.base import TraceSink
 from fluxloop.sinks.configured import configured_sinks
 from fluxloop.sinks.group import SinkGroup
 from fluxloop.sinks.jsonl import JsonlSink
 from fluxloop.store.layout import CONFIG, claim_directory, directory_name, name_problem
 from fluxloop.store.lock import DirectoryLock
+from fluxloop.subject import Subject
 from fluxloop.summary import SummaryBuilder
 from fluxloop.tracing.capture import capture
 
@@ -157,6 +155,10 @@ class Experiment:
         given = {**(overrides or {}), **{key: value for key, value in given.items() if value is not None}}
         source = Path(config) if isinstance(config, str | os.PathLike) else config
         check_options(resume, retry_failed, force)
+        self._sinks = _checked_sinks(sinks)
+        self._executor = None if executor is None or isinstance(executor, str) else _checked_executor(executor)
+        self._capture_output = capture_output
+        self._progress = progress
         self._is_automatic = resume == "auto"
         self._retry_failed = retry_failed
         self._force = force
@@ -171,10 +173,6 @@ class Experiment:
             self._load(load_config(source, settings=settings, overrides=given))
         else:
             self._load(_as_begun(self._earlier, settings, given))
-        self._sinks = _checked_sinks(sinks)
-        self._executor = None if executor is None or isinstance(executor, str) else _checked_executor(executor)
-        self._capture_output = capture_output
-        self._progress = progress
 
     @classmethod
     def resume(
@@ -201,6 +199,12 @@ class Experiment:
         """
         return cls(target=target, inputs=inputs, resume=path, **changes)
 
+    def show_config(self, *, caller: str = "caller") -> str:
+        """Return the configuration as YAML, each value with where it came from; see `fluxloop.config.showing`."""
+        from fluxloop.config.showing import show
+
+        return show(self._loaded, caller=caller)
+
     def __repr__(self) -> str:
         return f"<Experiment {self.config.name} of {self.config.runner.target}>"
 
@@ -226,8 +230,12 @@ class Experiment:
 
     @property
     def cases(self) -> Cases:
-        """The selected inputs, to count and to pass over."""
-        return self._inputs.cases
+        """The selected inputs, to count and to pass over; each with each recorded call where all are replayed."""
+        cases = self._subject.inputs.cases
+        replay = self._subject.task[0].replay
+        if replay is None or not replay.recordings.crosses:
+            return cases
+        return CrossedCases(cases, [call.line for call in replay.recordings.calls])
 
     def plan(self) -> Plan:
         """Return every run in order, or those of the shard, without running any."""
@@ -243,10 +251,10 @@ class Experiment:
             UsageError: as `run` would.
         """
         plan = self.plan()
-        task, _, binding = self._task
+        task, _, binding = self._subject.task
         target = self.config.runner.target or reference_to(task.target)
         builder = self._builder(plan, time.time_ns())
-        with self._surroundings():
+        with self._subject.surroundings():
             earlier = self._unfinished(plan, builder) if self._is_automatic else self._earlier
             resumed = None
             if earlier is not None:
@@ -260,7 +268,7 @@ class Experiment:
             shard=None if plan.shard is None else plan.shard.told(plan.total),
             target=target,
             binding=binding.told(next(iter(plan.cases))),
-            executor=str(self._chosen_executor()),
+            executor=str(self._subject.executor()),
             output=str(place),
             resumed=resumed,
         )
@@ -270,6 +278,17 @@ class Experiment:
         self._root = loaded.root.absolute()
         self.config = self._completed(loaded.config)
         self._redaction = redaction_for(self.config)
+        self._subject = Subject(
+            config=self.config,
+            root=self._root,
+            where=str(loaded.path or "configuration"),
+            redaction=self._redaction,
+            given_target=self._callable,
+            given_inputs=self._entries,
+            given_executor=self._executor,
+            capture_output=self._capture_output,
+            earlier=self._earlier,
+        )
 
     def _last(self) -> Earlier:
         """The newest experiment of the name."""
@@ -310,16 +329,18 @@ class Experiment:
     def _execute(self, interrupt: Interrupt) -> ExperimentResult:
         progress = progress_for(self._progress, redact=self._redaction.text)
         progress.info("Starting experiment...")
-        with self._surroundings(), ExitStack() as held:
-            task, *_ = self._task
-            executor = self._chosen_executor()
+        with self._subject.surroundings(), ExitStack() as held:
+            task, _, binding = self._subject.task
+            executor = self._subject.executor()
             plan = self.plan()
-            progress.info(f"Loaded {counted(len(plan.cases), 'input')}")
+            progress.info(f"Loaded {counted(len(self._subject.inputs.cases), 'input')}")
+            if isinstance(binding, ReplayBinding):
+                _tell_replay(binding, progress)
             runs = counted(plan.total, "total run")
             progress.info(f"Running {counted(plan.iterations, 'iteration')} per input ({runs})")
             if plan.shard is not None:
                 progress.info(f"Shard {plan.shard.told(plan.total)}")
-            with importable(self._import_places):
+            with importable(self._subject.import_places):
                 others = (*configured_sinks(self.config.output.sinks), *self._sinks)
             started = time.time_ns()
             builder = self._builder(plan, started)
@@ -371,29 +392,18 @@ class Experiment:
             told["inputs"]["file"] = None  # the inputs were Python's
         return told
 
-    def _chosen_executor(self) -> Executor:
-        runner = self.config.runner
-        where = str(self._loaded.path or "configuration")
-        if self._executor is None:
-            return executor_for(runner, is_async=self._task[1].is_async, where=where)
-        if runner.parallel > 1:
-            told = f"the executor given decides how many run at a time, got {runner.parallel}"
-            raise ConfigError([Problem(where, told, "runner.parallel")])
-        if isinstance(self._executor, InlineExecutor):
-            executor_for(attrs.evolve(runner, executor="inline"), is_async=self._task[1].is_async, where=where)
-        return self._executor
-
     def _builder(self, plan: Plan, started: int) -> SummaryBuilder:
         resolved = snapshot(attrs.evolve(self._loaded, references={}), self.config, self._redaction)
         environment = {
             **ran_on(self._root, self._output),
             "seed": self.config.seed,
             "tags": [capture(tag, self._redaction) for tag in self.config.tags],
-            "from_python": self._from_python,
+            "from_python": self._subject.from_python,
             "iterations": plan.iterations,
             "inputs": len(plan.cases),
-            "inputs_digest": self._inputs.digest,
-            "arguments_digest": arguments_digest(resolved["runner"]),
+            "inputs_digest": self._subject.inputs.digest,
+            "arguments_digest": arguments_digest(resolved),
+            "recordings_digest": None if (replay := self._subject.task[0].replay) is None else replay.recordings.digest,
             "shard": self.config.runner.shard,
             "id_digits": plan.digits,
         }
@@ -404,12 +414,6 @@ class Experiment:
             ran_on=environment,
             fail_under=self.config.fail_under,
         )
-
-    @property
-    def _from_python(self) -> list[str]:
-        """What no configuration names, so that only a program can give it again."""
-        given = [name for name, one in (("target", self._callable), ("inputs", self._entries)) if one is not None]
-        return [*given, *objects_in(self.config.runner.args, "runner.args")]
 
     def _completed(self, config: ExperimentConfig, earlier: Earlier | None = None) -> ExperimentConfig:
         """Return the configuration with name and seed filled in, on resume by those that were."""
@@ -445,75 +449,11 @@ class Experiment:
     def _output(self) -> Path:
         return self._root / self.config.output.directory
 
-    @cached_property
-    def _task(self) -> tuple[Task, Target, Binding]:
-        """What each run does, what it calls, and how arguments are bound; loading the target proves all."""
-        runner = self.config.runner
-        target = runner.target if self._callable is None else self._callable
-        if target is None:
-            raise self._missing("runner.target", "the agent to run, as module:function", "--target")
-        task = Task(
-            target=target,
-            args=runner.args,
-            inject=runner.inject,
-            input_template=runner.input_template,
-            output_path=runner.output_path,
-            import_places=self._import_places,
-            timeout_seconds=timeout_for(runner),
-            retry_on=runner.retry_on,
-            capture_output=self._capture_output,
-            redaction=self._redaction,
-            rate_shares=rate_shares(runner),
-        )
-        with self._surroundings():
-            try:
-                loaded = task.load()
-            except TargetError as error:
-                earlier = self._earlier
-                if self._callable is not None or earlier is None or "target" not in earlier.from_python:
-                    raise
-                again = (
-                    f"a program gave it; give it again: Experiment.resume({shown_place(str(earlier.path))!r}, target=…)"
-                )
-                raise TargetError(f"{error}; {again}") from error
-        task.prepared.append(loaded)
-        return task, loaded[0], loaded[1]
 
-    @cached_property
-    def _inputs(self) -> Inputs:
-        chosen = self.config.inputs
-        if self._entries is None and chosen.file is None:
-            raise self._missing("inputs.file", "a file of inputs, which this one's did not come from", "--inputs")
-        *_, binding = self._task
-        return inputs_from(
-            self._root / str(chosen.file) if self._entries is None else self._entries,
-            names=chosen.map,
-            selection=Selection(personas=chosen.personas, ids=chosen.ids, limit=chosen.limit),
-            check=binding.problem,
-        )
-
-    @property
-    def _import_places(self) -> tuple[Path, ...]:
-        runner = self.config.runner
-        extra = [*runner.python_path, *([runner.working_directory] if runner.working_directory else [])]
-        return (self._root, *(self._root / place for place in extra))
-
-    @contextmanager
-    def _surroundings(self) -> Iterator[None]:
-        folder = self.config.runner.working_directory
-        with ExitStack() as stack:
-            stack.enter_context(redacted(self._redaction.text))
-            try:
-                stack.enter_context(working_directory(None if folder is None else self._root / folder))
-            except OSError as error:
-                where = str(self._loaded.path or "configuration")
-                what = f"{self._root / str(folder)}: {error.strerror or error}"
-                raise ConfigError([Problem(where, what, "runner.working_directory")]) from None
-            yield
-
-    def _missing(self, key: str, expected: str, option: str) -> ConfigError:
-        where = str(self._loaded.path or "configuration")
-        return ConfigError([Problem(where, f"expected {expected}, got nothing; or name it with {option}", key)])
+def _tell_replay(binding: ReplayBinding, progress: Progress) -> None:
+    progress.info(f"Replaying recorded arguments: {binding.summary}")
+    for remark in binding.remarks:
+        progress.warn(remark)
 
 
 def _checked_sinks(sinks: Sequence[TraceSink]) -> tuple[TraceSink, ...]:

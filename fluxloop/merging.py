@@ -208,7 +208,8 @@ def _difference(one: _Directory, other: _Directory) -> str:
             if name not in mine or name not in theirs or mine[name] != theirs[name]:
                 here, there = (_shown(side[name]) if name in side else "absent" for side in (mine, theirs))
                 told.append(f"{name} is {here}, there {there}")
-    for key, text in (("inputs", "the number of inputs"), ("inputs_digest", "the digest of the inputs")):
+    digests = (("inputs_digest", "the digest of the inputs"), ("recordings_digest", "the digest of the recorded calls"))
+    for key, text in (("inputs", "the number of inputs"), *digests):
         if (count := one.summary.ran_on.get(key)) != (counted := other.summary.ran_on.get(key)):
             told.append(f"{text} is {count}, there {counted}")
     if not told and one.summary.ran_on.get("arguments_digest") != other.summary.ran_on.get("arguments_digest"):

@@ -8,7 +8,12 @@ from typing import Any
 import click
 
 _COMMANDS = {
+    "config": ("fluxloop_cli.config", "Look at the configuration."),
+    "generate": ("fluxloop_cli.generate", "Generate inputs for experiments."),
+    "init": ("fluxloop_cli.init", "Make a project that runs at once."),
+    "list": ("fluxloop_cli.listing", "List experiments, the newest first."),
     "merge": ("fluxloop_cli.merge", "Make one experiment of its shards."),
+    "parse": ("fluxloop_cli.parse", "Make results readable."),
     "run": ("fluxloop_cli.run", "Run experiments with your agent."),
     "verify": ("fluxloop_cli.verify", "Check that the files of an experiment are whole and agree."),
 }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import click
 
+from fluxloop_cli.completing import experiments, folders
 from fluxloop_cli.telling import plain_errors, tell
 
 
@@ -20,9 +21,13 @@ Exit codes: those of the run; 2 when the directories cannot be merged, and then
 nothing is written.
 """,
 )
-@click.argument("directories", metavar="DIR...", nargs=-1, required=True)
+@click.argument("directories", metavar="DIR...", nargs=-1, required=True, shell_complete=experiments)
 @click.option(
-    "--output", metavar="DIR", required=True, help="The directory to make, new or empty. E.g. --output experiments/all"
+    "--output",
+    metavar="DIR",
+    required=True,
+    shell_complete=folders,
+    help="The directory to make, new or empty. E.g. --output experiments/all",
 )
 @click.option("--allow-partial", is_flag=True, help="Accept that shards, or some of their runs, are missing.")
 @click.pass_context

@@ -8,6 +8,7 @@ from typing import Any
 
 import click
 
+from fluxloop_cli.completing import files, folders, resumable
 from fluxloop_cli.telling import plain_errors, tell
 
 
@@ -33,12 +34,17 @@ early, or results could not be written; 2 something to mend before the first run
 """
 )
 @click.option(
-    "-c", "--config", metavar="FILE", help="Configuration file, by default configs/simulation.yaml. E.g. -c my.yaml"
+    "-c",
+    "--config",
+    metavar="FILE",
+    shell_complete=files,
+    help="Configuration file, by default configs/simulation.yaml. E.g. -c my.yaml",
 )
 @click.option("--target", metavar="MODULE:NAME", help="The agent to run. E.g. --target my_agent:run")
 @click.option(
     "--inputs",
     metavar="FILE",
+    shell_complete=files,
     help="YAML, JSONL or CSV file of inputs; inputs/generated.yaml unless configured. E.g. --inputs questions.csv",
 )
 @click.option(
@@ -50,7 +56,10 @@ early, or results could not be written; 2 something to mend before the first run
 )
 @click.option("--iterations", type=int, metavar="N", help="Number of runs per input. E.g. --iterations 20")
 @click.option(
-    "--output-dir", metavar="DIR", help="Where the experiment makes its own directory. E.g. --output-dir results"
+    "--output-dir",
+    metavar="DIR",
+    shell_complete=folders,
+    help="Where the experiment makes its own directory. E.g. --output-dir results",
 )
 @click.option("--name", help="Experiment name, by default the target's module. E.g. --name baseline-test")
 @click.option(
@@ -106,6 +115,7 @@ early, or results could not be written; 2 something to mend before the first run
 @click.option(
     "--resume",
     metavar="DIR|last|auto",
+    shell_complete=resumable,
     help="Go on with an experiment: its directory; last, the newest of the name; auto, the newest of the same plan"
     " that is unfinished, else a new one. E.g. --resume last",
 )
@@ -152,7 +162,7 @@ def experiment(
             resume=resume,
             target=target,
             inputs=inputs,
-            input_map=dict(_pair(text) for text in input_map),
+            input_map=dict(pair(text) for text in input_map),
             progress=not (quiet or no_progress),
             **options,
         )
@@ -171,7 +181,8 @@ def experiment(
     ctx.exit(result.exit_code)
 
 
-def _pair(text: str) -> tuple[str, str]:
+def pair(text: str) -> tuple[str, str]:
+    """Return what `--map FIELD=KEY` says."""
     field, separator, key = text.partition("=")
     if not separator or not field or not key:
         raise click.BadParameter(f"expected FIELD=KEY, got {text!r}", param_hint="--map")

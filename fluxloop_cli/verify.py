@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import click
 
+from fluxloop_cli.completing import experiments
 from fluxloop_cli.telling import plain_errors, tell
 
 
@@ -18,7 +19,7 @@ Examples:
 Exit codes: 0 nothing is wrong; 1 something is; 2 it is no experiment directory.
 """,
 )
-@click.argument("directory", metavar="DIR")
+@click.argument("directory", metavar="DIR", shell_complete=experiments)
 @click.pass_context
 def verify(ctx: click.Context, directory: str) -> None:
     """Check that the files of an experiment are whole and agree.

@@ -46,6 +46,7 @@ def test_other_names() -> None:
     [
         "import fluxloop",
         "from fluxloop import agent, event, generation, prompt, span, tool, trace, current_run, carry_context",
+        "from fluxloop import record, record_call_args, enable_recording, disable_recording, recording_errors",
     ],
 )
 def test_importing_is_light(code: str) -> None:

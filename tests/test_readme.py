@@ -18,6 +18,10 @@ from ruamel.yaml import YAML
 import fluxloop
 from fluxloop.config import ExperimentConfig
 from fluxloop.config.load import load_config
+from fluxloop.generating.settings import GenerationConfig, GenerationSettings, Persona, load_material
+from fluxloop_cli.generate import inputs as generate_inputs
+from fluxloop_cli.listing import list as list_command
+from fluxloop_cli.parse import experiment as parse_experiment
 from fluxloop_cli.run import experiment
 
 ROOT = Path(__file__).parent.parent
@@ -172,6 +176,48 @@ def test_the_option_table_is_that_of_help() -> None:
     told = {name.strip("` ") for key in table("The command") for name in key.split(",")}
     real = {option for parameter in experiment.params for option in (*parameter.opts, *parameter.secondary_opts)}
     assert told == real
+
+
+@pytest.mark.parametrize(
+    ("heading", "command"),
+    [
+        ("Generating inputs", generate_inputs),
+        ("Reading results as Markdown", parse_experiment),
+        ("Listing experiments", list_command),
+    ],
+)
+def test_each_option_table_is_that_of_help(heading: str, command: click.Command) -> None:
+    """Of the commands beside `run`, each with a help text and a section of its own."""
+    told = {name.strip("` ") for key in table(heading) for name in key.split(",")}
+    options = [parameter for parameter in command.params if isinstance(parameter, click.Option)]
+    assert told == {option for parameter in options for option in (*parameter.opts, *parameter.secondary_opts)}
+    assert all(parameter.help for parameter in options)
+
+
+def test_the_batches_of_generated_inputs_run(project: Path) -> None:
+    """The commands of "Generating inputs" work as they stand, on the configuration above them."""
+    (commands,) = [code for _, info, code in BLOCKS if info == "generate"]
+    for command in commands.splitlines():
+        run(project, sys.executable, "-m", "fluxloop_cli", *command.split()[1:])
+    results = [fluxloop.load(path) for path in (project / "experiments").iterdir()]
+    assert sorted((result.summary.experiment_name, len(result)) for result in results) == [
+        ("batch1", 1000),
+        ("batch2", 1000),
+    ]
+
+
+def test_the_reference_of_generation_has_every_key_and_its_default(project: Path) -> None:
+    """The sample of `configs/input.yaml` names each key there is, and shows the defaults of `input_generation`."""
+    (text,) = [code for _, info, code in BLOCKS if info == "input"]
+    (project / "input.yaml").write_text(text, encoding="utf-8")
+    assert load_material(project / "input.yaml", overrides={}).config.input_generation == GenerationSettings()
+    shown = YAML(typ="safe", pure=True).load(text)
+    for kind, there in (
+        (GenerationConfig, shown),
+        (Persona, shown["personas"][0]),
+        (GenerationSettings, shown["input_generation"]),
+    ):
+        assert list(there) == [field.name for field in attrs.fields(kind)]
 
 
 def test_the_options_the_documentation_names_are_there() -> None:

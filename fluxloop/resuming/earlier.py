@@ -118,7 +118,7 @@ def moved(earlier: Earlier, here: Path) -> tuple[Path, dict[str, Any]]:
     others = at(earlier.config, "runner.python_path")[1:]
     if root.is_dir():
         return root, {"runner.python_path": others}
-    keys = ("inputs.file", "runner.working_directory", "output.directory")
+    keys = ("inputs.file", "replay_args.recording_file", "runner.working_directory", "output.directory")
     paths = {key: at(earlier.config, key) for key in keys}
     below = {key: _below(root, path, here) for key, path in paths.items() if isinstance(path, str)}
     return here, {**below, "runner.python_path": [_below(root, path, here) for path in others]}

@@ -32,12 +32,13 @@ MAX_COMPARED = 1_000
 
 DECIDING = (
     *("name", "seed", "runner.target", "runner.iterations", "runner.args", "runner.inject"),
-    *("runner.input_template", "runner.output_path"),
+    *("runner.input_template", "runner.output_path", "replay_args.enabled", "replay_args.override_param_path"),
+    *("replay_args.select", "replay_args.callable_providers", "replay_args.values"),
 )
 """What decides a run: two runs of one experiment have it alike."""
 _DECIDING = (*DECIDING, "runner.shard")
-_UNSAID = ("inputs.", "output.directory")
-"""Judged by the digest of the inputs, and given by the directory itself."""
+_UNSAID = ("inputs.", "replay_args.recording_file", "output.directory")
+"""Judged by the digests of the inputs and the recorded calls, and given by the directory itself."""
 _PLAIN = (str, int, float, bytes, date, type(None))
 _ADDRESS = re.compile(r" at 0x[0-9a-fA-F]+")
 
@@ -68,13 +69,17 @@ def ask_for_objects(earlier: Earlier, config: ExperimentConfig) -> None:
         raise ConfigError([Problem(str(earlier.path / CONFIG), told, key) for key in missing])
 
 
-def arguments_digest(runner: Mapping[str, Any]) -> str:
+def arguments_digest(resolved: Mapping[str, Any]) -> str:
     """Tell apart how the agent is called, also where the configuration only names a variable.
 
     Args:
-        runner: that section of the snapshot, with what stands in the environment in its place.
+        resolved: the snapshot, with what stands in the environment in its place.
     """
-    told = to_yaml({key: runner[key] for key in ("target", "args", "inject", "input_template", "output_path")})
+    runner, replay = resolved["runner"], resolved["replay_args"]
+    deciding = {key: runner[key] for key in ("target", "args", "inject", "input_template", "output_path")}
+    if replay["enabled"]:
+        deciding["replay_args"] = {key: value for key, value in replay.items() if key != "recording_file"}
+    told = to_yaml(deciding)
     return blake2b(_without_addresses(told.decode()).encode(), digest_size=16).hexdigest()
 
 
@@ -133,6 +138,10 @@ def compare(
         else:
             safe.append(f"{key} was {shown(was)}, is {shown(is_)}")
     unsafe += _inputs(earlier, ran_on, plan, redaction)
+    if _differs(earlier.ran_on, ran_on, "recordings_digest"):
+        was, is_ = earlier.ran_on["recordings_digest"], ran_on["recordings_digest"]
+        told = f"the recorded calls were of digest {was}, are of digest {is_}"
+        unsafe.append(Problem(str(earlier.path), told, "replay_args.recording_file"))
     if not unsafe and _differs(earlier.ran_on, ran_on, "arguments_digest"):
         told = "a value that stands in the environment is another than it was"
         named = [key for key, value in now.items() if key.startswith(_DECIDING) and "${" in str(value)]
