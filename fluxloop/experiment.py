@@ -394,6 +394,8 @@ class Experiment:
 
     def _builder(self, plan: Plan, started: int) -> SummaryBuilder:
         resolved = snapshot(attrs.evolve(self._loaded, references={}), self.config, self._redaction)
+        replay = self._subject.task[0].replay
+        recordings = None if replay is None else replay.recordings
         environment = {
             **ran_on(self._root, self._output),
             "seed": self.config.seed,
@@ -403,7 +405,8 @@ class Experiment:
             "inputs": len(plan.cases),
             "inputs_digest": self._subject.inputs.digest,
             "arguments_digest": arguments_digest(resolved),
-            "recordings_digest": None if (replay := self._subject.task[0].replay) is None else replay.recordings.digest,
+            "recordings_digest": None if recordings is None else recordings.digest,
+            "recorded_lines": None if recordings is None else recordings.lines,
             "shard": self.config.runner.shard,
             "id_digits": plan.digits,
         }

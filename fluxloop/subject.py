@@ -97,11 +97,17 @@ class Subject:
         function = target.function
         names = dict.fromkeys((target.reference, reference_to(function), recorded_name(function)))
         return Replay(
-            recordings=read_recordings(place, chosen.select, tuple(names)),
+            recordings=read_recordings(place, chosen.select, tuple(names), self._recorded_lines),
             override_param_path=chosen.override_param_path,
             callable_providers=chosen.callable_providers,
             values=chosen.values,
         )
+
+    @property
+    def _recorded_lines(self) -> int | None:
+        """How many lines of the recording the experiment began with, on resume."""
+        lines = None if self.earlier is None else self.earlier.ran_on.get("recorded_lines")
+        return lines if isinstance(lines, int) else None
 
     @cached_property
     def inputs(self) -> Inputs:

@@ -6,6 +6,7 @@ import difflib
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from hashlib import blake2b
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -60,17 +61,20 @@ class Recordings:
     """Whether each input is run with each of them, be there one or many."""
     digest: str
     """Of these calls alone: others may be added to the file."""
+    lines: int
+    """How many lines the file had."""
     remark: str | None
     """What of the file could not be read."""
 
 
-def read_recordings(path: Path, select: Any, names: Sequence[str]) -> Recordings:
+def read_recordings(path: Path, select: Any, names: Sequence[str], lines: int | None = None) -> Recordings:
     """Read the calls that are to be replayed.
 
     Args:
         path: a file that `fluxloop.record` or the earlier fluxloop has written.
         select: `last`, `first`, `all`, or a mapping of `target` and `iteration`.
         names: what the target may be called there, the one it is known by first.
+        lines: read so many of the file, as a resume does, because a service may go on recording.
 
     Raises:
         ConfigError: the file cannot be read, or holds no such call.
@@ -80,7 +84,7 @@ def read_recordings(path: Path, select: Any, names: Sequence[str]) -> Recordings
     scan = _Scan(path, targets, wanted.get("iteration"), select if isinstance(select, str) else "last")
     try:
         with path.open("rb") as file:
-            scan.all(file)
+            scan.all(islice(file, lines))
     except OSError as error:
         what = "no such file" if isinstance(error, FileNotFoundError) else str(error.strerror or error)
         told = f"{what}; fluxloop.enable_recording(path) in your service makes one"
@@ -100,6 +104,7 @@ def read_recordings(path: Path, select: Any, names: Sequence[str]) -> Recordings
         choice=scan.choice(),
         crosses=select == "all",
         digest=digest.hexdigest(),
+        lines=scan.lines,
         remark=scan.remark(),
     )
 
@@ -117,11 +122,13 @@ class _Scan:
         self._iterations: dict[int | None, None] = {}
         self._matching = 0
         self._unread: list[int] = []
+        self.lines = 0
         self.chosen: list[tuple[int, bytes]] = []
         """The lines that are replayed, with their numbers."""
 
     def all(self, lines: Iterator[bytes]) -> None:
         for number, line in enumerate(lines, 1):
+            self.lines = number
             if not line.strip():
                 continue
             found = self._head(line)
