@@ -11,7 +11,7 @@ from attrs import frozen
 
 from fluxloop.calling.frameworks import Conventions
 from fluxloop.calling.target import Target
-from fluxloop.calling.template import fill, mentions
+from fluxloop.calling.template import fill, mentions, shaped
 from fluxloop.exceptions import TargetError
 from fluxloop.records import Case
 from fluxloop.tracing.capture import fresh
@@ -96,12 +96,9 @@ class Binding:
         return (), kwargs
 
     def _shaped(self, value: Any, run: Run | None) -> Any:
-        if self.input_template is None or (self.template_needs_text and not isinstance(value, str)):
+        if self.template_needs_text and not isinstance(value, str):
             return value
-        values = {"input": value}
-        if run is not None and mentions(self.input_template, "run_id"):
-            values["run_id"] = run.run_id
-        return fill(self.input_template, values)
+        return shaped(self.input_template, value, run)
 
     def _spreads(self, value: Any) -> bool:
         if not self.spreads or type(value) is not dict or not all(type(key) is str for key in value):

@@ -22,7 +22,7 @@ from fluxloop.calling.frameworks import Conventions
 from fluxloop.calling.paths import NotThereError, Place, Steps
 from fluxloop.calling.recordings import RecordedCall, Recordings
 from fluxloop.calling.target import Target, find_object, reference_to
-from fluxloop.calling.template import fill, mentions
+from fluxloop.calling.template import fill, mentions, shaped
 from fluxloop.exceptions import TargetError
 from fluxloop.recording.markers import OLD_VERSION, called, unescaped
 from fluxloop.records import Case
@@ -96,16 +96,8 @@ class ReplayBinding:
             paths.put(values, call.arguments[name], value)
         for name in self.inject:
             paths.put(values, call.arguments[name], getattr(run, name))
-        paths.put(values, call.place, self._shaped(fresh(case.input), run))
+        paths.put(values, call.place, shaped(self.input_template, fresh(case.input), run))
         return tuple(values["args"]), values["kwargs"]
-
-    def _shaped(self, value: Any, run: Run) -> Any:
-        if self.input_template is None:
-            return value
-        values = {"input": value}
-        if mentions(self.input_template, "run_id"):
-            values["run_id"] = run.run_id
-        return fill(self.input_template, values)
 
     def told(self, case: Case) -> str:
         """Say which argument gets what, and what a user should know of it."""

@@ -8,6 +8,7 @@ from typing import Any
 import msgspec
 
 from fluxloop.tracing.capture import capture, fresh
+from fluxloop.tracing.context import Run
 
 
 def fill(template: Any, values: Mapping[str, Any]) -> Any:
@@ -63,6 +64,22 @@ def mentions(template: Any, name: str) -> bool:
     if isinstance(template, list | tuple):
         return any(mentions(item, name) for item in template)
     return isinstance(template, str) and "{" + name + "}" in template
+
+
+def shaped(template: Any, value: Any, run: Run | None) -> Any:
+    """Return what is passed for an input: the template filled with it, or itself without one.
+
+    Args:
+        template: `runner.input_template`.
+        value: the input.
+        run: gives the id for `{run_id}`; None where nothing runs yet.
+    """
+    if template is None:
+        return value
+    values = {"input": value}
+    if run is not None and mentions(template, "run_id"):
+        values["run_id"] = run.run_id
+    return fill(template, values)
 
 
 def pick(value: Any, path: str) -> Any:

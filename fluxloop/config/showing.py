@@ -38,9 +38,9 @@ def show(loaded: LoadedConfig, *, caller: str = "caller") -> str:
         else:
             lines += _lines(loaded, (name,), value, "", caller)
     width = max((len(text) for text, _ in lines if len(text) <= 60), default=0)
-    head = f"# Paths are relative to {_printable(redaction.text(str(loaded.root)))}\n"
+    head = f"# Paths are relative to {printable(redaction.text(str(loaded.root)))}\n"
     return head + "".join(
-        f"{text:{width}}  # {_printable(redaction.text(source))}\n" if source else f"{text}\n" for text, source in lines
+        f"{text:{width}}  # {printable(redaction.text(source))}\n" if source else f"{text}\n" for text, source in lines
     )
 
 
@@ -105,5 +105,6 @@ def _scalar(value: Any) -> str:
     return text.getvalue().decode().strip()[1:-1]
 
 
-def _printable(text: str) -> str:
+def printable(text: str) -> str:
+    """Return text that cannot rewrite a terminal, each control character as a sign for it."""
     return "".join(character if character.isprintable() else "\N{REPLACEMENT CHARACTER}" for character in text)

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from attrs import frozen
 
+from fluxloop.config.showing import printable
 from fluxloop.exceptions import OutputError
 from fluxloop.scaffold.schemas import FILES as SCHEMAS
 from fluxloop.scaffold.schemas import schema_text
@@ -52,14 +53,14 @@ class Project:
         is_here = place == os.curdir
         width = max(map(len, PURPOSES))
         if self.written:
-            yield f"Made in {'this folder' if is_here else _printable(place)}:"
+            yield f"Made in {'this folder' if is_here else printable(place)}:"
             yield from (f"  {name:{width}}  {PURPOSES[name]}" for name in self.written)
         if self.kept:
             yield "Kept as they are, since they were there:"
             yield from (f"  {name}" for name in self.kept)
         yield "Next:"
         if not is_here:
-            yield f"  cd {shlex.quote(_printable(place))}"
+            yield f"  cd {shlex.quote(printable(place))}"
         for command, purpose in NEXT.items():
             yield f"  {command:{max(map(len, NEXT))}}  # {purpose}"
 
@@ -125,7 +126,3 @@ def _write_new(path: Path, content: bytes) -> bool:
     except OSError as error:
         raise OutputError(path, f"cannot be written: {error.strerror or error}") from error
     return True
-
-
-def _printable(text: str) -> str:
-    return "".join(character if character.isprintable() else "\N{REPLACEMENT CHARACTER}" for character in text)
