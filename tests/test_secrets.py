@@ -284,6 +284,13 @@ def test_one_run_in_a_test_is_masked(key: str) -> None:
     assert trace.output == [MASK, MASK, "hi"]
 
 
+def test_passwords_in_urls_of_the_environment_are_masked(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever the variable is called; user, host and path stay."""
+    monkeypatch.setenv("DATABASE_URL", "postgres://reader:correct%20horse@db.local:5432/app")
+    trace = run_once(lambda text: f"{os.environ['DATABASE_URL']} with correct horse", "hi")
+    assert trace.output == "postgres://reader:***@db.local:5432/app with ***"
+
+
 def test_an_environment_loaded_by_the_agent_is_masked(monkeypatch: pytest.MonkeyPatch) -> None:
     """A secret that comes to the environment during a run is masked in it, also in what was seen before."""
     secret = "loaded-by-the-agent"

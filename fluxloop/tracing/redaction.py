@@ -42,6 +42,7 @@ _HARMLESS_BEFORE = {
         }
     ),
 }
+_URL_PASSWORD = re.compile(r"://[^/\s:@]*:([^@/\s]+)@")  # as in DATABASE_URL
 _KEEPERS_OF_KEYS = frozenset({"api", "access", "secret", "private"})
 _FOLDERS = frozenset({"PWD", "OLDPWD"})  # where a shell is and was
 
@@ -145,7 +146,7 @@ class Redaction:
         with suppress(KeyError):  # gone since
             # Taken first: what another thread changes meanwhile is then found the next time.
             values = None if watched is None else watched(_variables)
-        texts = dict.fromkeys(text for name in names if is_long_enough(text := os.environ.get(name, "")))
+        texts = dict.fromkeys(text for name in names for text in _secrets_in(name) if is_long_enough(text))
         if texts.keys() - self._environment.keys():
             gone = [text for text in self._environment if text not in texts]
             self._environment = dict.fromkeys([*gone[-MAX_KNOWN:], *texts])
@@ -244,7 +245,24 @@ def is_long_enough(text: str) -> bool:
 
 def _secret_variables() -> list[str]:
     # Iterating takes a list, made in one step: other threads may change what is in it.
-    return [name for name in os.environ if is_secret_name(name) and name not in _FOLDERS]
+    return [
+        name
+        for name in os.environ
+        if (is_secret_name(name) and name not in _FOLDERS) or _URL_PASSWORD.search(os.environ.get(name, ""))
+    ]
+
+
+def _secrets_in(name: str) -> list[str]:
+    """The value of a variable, or of one whose name says nothing the passwords of the URLs in it."""
+    value = os.environ.get(name, "")
+    if is_secret_name(name):
+        return [value]
+    found: list[str] = _URL_PASSWORD.findall(value)
+    if "%" in value:
+        from urllib.parse import unquote  # only who has such a password pays for it
+
+        return [*found, *map(unquote, found)]
+    return found
 
 
 @lru_cache(maxsize=4 * MAX_KNOWN)
