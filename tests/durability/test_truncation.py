@@ -123,7 +123,9 @@ def test_a_resume_after_a_cut_ends_as_if_nothing_had_happened(cut: Path, whole_o
         0,
         len(contents[name]),
         *chance.sample(boundaries(contents[name]), 8),
-        *(chance.randrange(len(contents[name])) for _ in range(8)),
+        *(chance.randrange(len(contents[name])) for _ in range(5)),
+        len(contents[name]),  # with nothing behind it: whole again after what was cut before
+        *(chance.randrange(len(contents[name])) for _ in range(3)),
     ]
     for number, offset in enumerate(offsets):
         junk = JUNK[number % len(JUNK)]
