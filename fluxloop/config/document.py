@@ -54,7 +54,10 @@ def read_document(path: Path, *, needs: str = "runner: with a target") -> Docume
     try:
         text = path.read_text(encoding="utf-8-sig")
     except FileNotFoundError:
-        what = "no such file; name another with --config; with --target and --inputs none is needed"
+        what = (
+            "no such file; name another with --config, or make a project with fluxloop init;"
+            " with --target and --inputs none is needed"
+        )
         raise ConfigError([Problem(str(path), what)]) from None
     except OSError as error:
         raise ConfigError([Problem(str(path), str(error.strerror or error))]) from None

@@ -346,7 +346,8 @@ def test_missing_file(tmp_path: Path) -> None:
     with pytest.raises(ConfigError) as caught:
         load_config(tmp_path / "no.yaml", environment={})
     assert str(caught.value) == (
-        f"{tmp_path}/no.yaml: no such file; name another with --config; with --target and --inputs none is needed"
+        f"{tmp_path}/no.yaml: no such file; name another with --config, or make a project with fluxloop init;"
+        " with --target and --inputs none is needed"
     )
 
 
