@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from fluxloop.executors.asyncio import AsyncioExecutor
     from fluxloop.executors.base import Executor
     from fluxloop.executors.inline import InlineExecutor
+    from fluxloop.executors.processes import ProcessesExecutor
     from fluxloop.executors.threads import ThreadsExecutor
     from fluxloop.experiment import Experiment
     from fluxloop.merging import merge
@@ -66,6 +67,7 @@ _HOMES = {
     "fluxloop.executors.asyncio": ("AsyncioExecutor",),
     "fluxloop.executors.base": ("Executor",),
     "fluxloop.executors.inline": ("InlineExecutor",),
+    "fluxloop.executors.processes": ("ProcessesExecutor",),
     "fluxloop.executors.threads": ("ThreadsExecutor",),
     "fluxloop.experiment": ("Experiment",),
     "fluxloop.merging": ("merge",),
@@ -114,6 +116,7 @@ __all__ = [
     "Observation",
     "OutputError",
     "PlannedRun",
+    "ProcessesExecutor",
     "ResumeError",
     "Run",
     "RunError",

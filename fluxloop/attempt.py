@@ -129,16 +129,18 @@ class OpenAttempt:
             attempt.is_overload = is_overload(transient)
         return attempt
 
-    def timed_out(self, limit: float, where: str | None, remark: str = "") -> Attempt:
+    def timed_out(
+        self, limit: float, where: str | None, remark: str = "", *, started_ago: float | None = None
+    ) -> Attempt:
         """Return the record of an attempt whose time was over.
 
         Args:
             limit: the seconds it had.
             where: a traceback of what it was doing.
             remark: what else is to be said.
+            started_ago: for how many seconds it was under way, where its clock ran elsewhere.
         """
-        if self._start is None:
-            self._open()
+        self._open_late(started_ago)
         self._end = time.perf_counter_ns()
         if os.getpid() != self._process:
             os._exit(1)
@@ -147,6 +149,23 @@ class OpenAttempt:
         attempt = self._attempt("timeout", None, RunError("timeout", "TimeoutError", told, stack))
         attempt.retry = is_named(TimeoutError(), self._retry_on)
         return attempt
+
+    def crashed(self, told: str, started_ago: float) -> Attempt:
+        """Return the record of an attempt whose worker has died.
+
+        Args:
+            told: how it ended, and what is lost.
+            started_ago: for how many seconds it was under way.
+        """
+        self._open_late(started_ago)
+        self._end = time.perf_counter_ns()
+        return self._attempt("crashed", None, RunError("infrastructure", "WorkerDied", told))
+
+    def _open_late(self, started_ago: float | None) -> None:
+        if self._start is None:
+            self._open()
+            assert self._start is not None
+            self._start -= round((started_ago or 0.0) * 1e9)
 
     def abandon(self, limit: float, where: str | None, remark: str = "") -> Attempt:
         """Return its record as it is now, as `timed_out` does; nothing it does later is seen."""

@@ -14,7 +14,7 @@ from attrs import define, field
 
 from fluxloop.clock import timestamp
 from fluxloop.exceptions import SinkError, UsageError
-from fluxloop.executors.base import Executor
+from fluxloop.executors.base import Elsewhere, Executor
 from fluxloop.interrupt import Abandoned, Interrupt
 from fluxloop.plan import Plan
 from fluxloop.progress import Progress, clock, counted, one_line
@@ -125,6 +125,7 @@ class Execution:
             file=self.path / STALLS,
             tell=self.progress.warn,
             redact=self.task.redaction.text,
+            elsewhere=self.executor.stacks if isinstance(self.executor, Elsewhere) else str,
         )
         self.interrupt.announce = lambda hint: self.progress.signal(_stopping(schedule) + hint)
         self.interrupt.last_words = lambda held: self._last_words(schedule, held)
@@ -152,7 +153,8 @@ class Execution:
 
     def _settle(self, attempts: Sequence[Attempt], schedule: Schedule) -> None:
         """Write what has ended, then count it, then share it."""
-        traces = [trace for attempt in attempts if (trace := schedule.settle(attempt))]
+        settled = [(attempt, schedule.settle(attempt)) for attempt in attempts]
+        traces = [trace for _, trace in settled if trace is not None]
         if traces:
             self.sinks.write(traces)
             for trace in traces:
@@ -160,11 +162,11 @@ class Execution:
                 if trace.error is not None:
                     _heed(trace.error, self.interrupt)
             self.sinks.share(traces)
-        for attempt in attempts:
+        for attempt, done in settled:
             if attempt.left_running:
                 self.left_running += 1
                 self._tell_once("left", _left(attempt))
-            if attempt.retry and attempt.error is not None and attempt.number <= self.limits.max_retries:
+            if done is None and attempt.error is not None:
                 self._retried = attempt.error
                 again = f"{attempt.planned.trace_id} is tried again after {_told_error(attempt.error)}"
                 self._tell_once("retried", f"{again}. Further retries are not announced.")

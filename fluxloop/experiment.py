@@ -27,6 +27,7 @@ from fluxloop.exceptions import OutputError
 from fluxloop.execution import Execution
 from fluxloop.executors.base import Executor
 from fluxloop.executors.chosen import limits_for
+from fluxloop.executors.remote.sending import refuse_in_worker
 from fluxloop.interrupt import Interrupt
 from fluxloop.plan import Cases, Plan, Shard, seed_of
 from fluxloop.progress import Progress, counted, progress_for
@@ -327,6 +328,7 @@ class Experiment:
         return going
 
     def _execute(self, interrupt: Interrupt) -> ExperimentResult:
+        refuse_in_worker()
         progress = progress_for(self._progress, redact=self._redaction.text)
         progress.info("Starting experiment...")
         with self._subject.surroundings(), ExitStack() as held:

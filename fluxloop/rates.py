@@ -15,6 +15,30 @@ _lock = threading.Lock()
 _queues: dict[str, _Queue] = {}
 _shares: list[int] = []
 
+Ask = Callable[[str, float, int], float]
+"""Asks the process that starts the runs for the next moment of a rate: its name, the seconds between
+two calls and the shares it is cut into. Returns the seconds still to wait; 0 takes the moment."""
+_elsewhere: list[Ask] = []
+
+
+@contextmanager
+def asked_elsewhere(ask: Ask) -> Iterator[None]:
+    """Let calls of this process keep to rates that it shares with other processes."""
+    _elsewhere.append(ask)
+    try:
+        yield
+    finally:
+        _elsewhere.remove(ask)
+
+
+def moment(name: str, gap: float, shares: int) -> float:
+    """Take the next moment of a rate for a call of another process, as `Ask` says.
+
+    Raises:
+        ValueError: another rate is in use under this name.
+    """
+    return _queue(name, gap).wait_seconds(shares)
+
 
 @contextmanager
 def one_share_of(shares: int) -> Iterator[None]:
@@ -39,7 +63,8 @@ class _Queue:
     over its time does, takes nothing from the others.
     """
 
-    def __init__(self, gap: float) -> None:
+    def __init__(self, name: str, gap: float) -> None:
+        self.name = name
         self.pace = Pace(gap)
         self._waiting: deque[Callable[[], object]] = deque()
 
@@ -64,14 +89,29 @@ class _Queue:
         if following is not None:
             following()
 
-    def wait_seconds(self) -> float:
-        """Return for how long the first has still to wait; 0 takes the moment."""
+    def wait_seconds(self, shares: int = 1) -> float:
+        """Return for how long the first has still to wait; 0 takes the moment.
+
+        Args:
+            shares: how many share the rate, as whoever asks knows; the most that anybody knows of holds.
+        """
+        shares = max((shares, *_shares))
+        if _elsewhere:
+            return _elsewhere[-1](self.name, self.pace.gap, shares)
         with _lock:
             now = time.monotonic()
             if now < self.pace.next:
                 return self.pace.next - now
-            self.pace.reserve(now, max(_shares, default=1))
+            self.pace.reserve(now, shares)
             return 0.0
+
+
+def _queue(name: str, gap: float) -> _Queue:
+    with _lock:
+        queue = _queues.setdefault(name, _Queue(name, gap))
+    if queue.pace.gap != gap:
+        raise ValueError(f"the name has another rate, one in {queue.pace.gap:g} s")
+    return queue
 
 
 class rate_limit:  # noqa: N801  (used as a word, like `open`)
@@ -99,11 +139,10 @@ class rate_limit:  # noqa: N801  (used as a word, like `open`)
 
     def __init__(self, name: str, rate: str) -> None:
         gap = spacing(rate)
-        with _lock:
-            self._queue = _queues.setdefault(name, _Queue(gap))
-        if self._queue.pace.gap != gap:
-            told = f"rate_limit({name!r}, {rate!r}): the name has another rate, one in {self._queue.pace.gap:g} s"
-            raise ValueError(f"{told}; use another name")
+        try:
+            self._queue = _queue(name, gap)
+        except ValueError as error:
+            raise ValueError(f"rate_limit({name!r}, {rate!r}): {error}; use another name") from None
 
     def __enter__(self) -> None:
         if self._queue.is_free():
@@ -122,7 +161,7 @@ class rate_limit:  # noqa: N801  (used as a word, like `open`)
         """Nothing is held: the rate bounds how often calls begin, not how long they take."""
 
     async def __aenter__(self) -> None:
-        if self._queue.is_free():
+        if not _elsewhere and self._queue.is_free():
             return
         import asyncio  # whoever gets here has it loaded
 
@@ -136,10 +175,17 @@ class rate_limit:  # noqa: N801  (used as a word, like `open`)
         self._queue.join(call)
         try:
             await first.wait()
-            while wait := self._queue.wait_seconds():
+            while wait := await self._wait_seconds():
                 await asyncio.sleep(wait)
         finally:
             self._queue.leave(call)
 
     async def __aexit__(self, *error: object) -> None:
         """Nothing is held."""
+
+    async def _wait_seconds(self) -> float:
+        if not _elsewhere:
+            return self._queue.wait_seconds()
+        import asyncio
+
+        return await asyncio.to_thread(self._queue.wait_seconds)  # an answer may take a while

@@ -29,7 +29,9 @@ class Limits:
     """What bounds the attempts of an experiment; by default nothing."""
 
     max_retries: int = 0
-    """Further attempts at a run."""
+    """Further attempts at a run that has failed."""
+    max_crash_retries: int = 0
+    """Further attempts at a run whose worker has died."""
     retry_delay: float = 1.0
     """Seconds before the first retry; each further one waits twice as long."""
     start_gap: float = 0.0
@@ -211,7 +213,7 @@ class Schedule:
         del self._in_flight[attempt.planned.trace_id]
         if attempt.retry_after is not None and attempt.is_overload:
             self._paused = max(self._paused, self._clock() + attempt.retry_after)
-        if attempt.retry and attempt.number <= self.limits.max_retries:
+        if self._may_retry(flight, attempt):
             self._retry(flight, attempt)
             return None
         if attempt.status != "ok":
@@ -220,6 +222,12 @@ class Schedule:
         if flight.earlier:
             _include(trace, flight.earlier, flight.since - flight.began)
         return trace
+
+    def _may_retry(self, flight: _Given, attempt: Attempt) -> bool:
+        crashes = sum(earlier.status == "crashed" for earlier in flight.earlier)
+        if attempt.status == "crashed":
+            return crashes < self.limits.max_crash_retries
+        return attempt.retry and len(flight.earlier) - crashes < self.limits.max_retries
 
     def _retry(self, flight: _Given, attempt: Attempt) -> None:
         flight.earlier = (*flight.earlier, attempt)

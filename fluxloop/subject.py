@@ -18,7 +18,7 @@ from fluxloop.calling.surroundings import working_directory
 from fluxloop.calling.target import Target, reference_to
 from fluxloop.config import ExperimentConfig
 from fluxloop.exceptions import ConfigError, Problem, TargetError, redacted
-from fluxloop.executors.base import Executor
+from fluxloop.executors.base import Elsewhere, Executor
 from fluxloop.executors.chosen import executor_for, rate_shares, timeout_for
 from fluxloop.executors.inline import InlineExecutor
 from fluxloop.inputs.cases import Inputs, Selection, inputs_from
@@ -128,7 +128,14 @@ class Subject:
 
         Raises:
             ConfigError: they cannot happen there.
+            TargetError: the agent cannot be sent there.
         """
+        executor = self._executor()
+        if isinstance(executor, Elsewhere):
+            executor.check(self.task[0])
+        return executor
+
+    def _executor(self) -> Executor:
         runner = self.config.runner
         if self.given_executor is None:
             return executor_for(runner, is_async=self.task[1].is_async, where=self.where)

@@ -30,6 +30,7 @@ class Watch:
         file: where the stacks go.
         tell: called with one line about a stall, from the watching thread.
         redact: masks what is secret in what is written down.
+        elsewhere: tells where everything is in other processes.
     """
 
     def __init__(
@@ -41,6 +42,7 @@ class Watch:
         file: Path,
         tell: Callable[[str], None],
         redact: Callable[[str], str] = str,
+        elsewhere: Callable[[], str] = str,
     ) -> None:
         self._schedule = schedule
         self._interrupt = interrupt
@@ -48,6 +50,7 @@ class Watch:
         self._file = file
         self._tell = tell
         self._redact = redact
+        self._elsewhere = elsewhere
         self._heard = self._finished = time.monotonic()
         self._done = threading.Event()
 
@@ -90,7 +93,8 @@ class Watch:
             for planned, number, seconds in in_flight
         ]
         told = f"Nothing has finished for {self._stall_seconds:g} s, {len(in_flight)} in flight"
-        text = "\n".join([f"{timestamp(time.time_ns())} {told}:", *listed, "", all_stacks(running.copy()), ""])
+        stacks = [all_stacks(running.copy()), self._elsewhere()]
+        text = "\n".join([f"{timestamp(time.time_ns())} {told}:", *listed, "", *stacks])
         # A full disk is told by whoever writes the results.
         with suppress(OSError), self._file.open("a", encoding="utf-8", errors="backslashreplace") as file:
             file.write(self._redact(text))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
+from collections.abc import Sequence
 from heapq import heappop, heappush
 from itertools import pairwise
 from typing import Any, NamedTuple
@@ -291,6 +292,7 @@ outcomes = spans.map(Outcome) | st.builds(
 )
 retries: dict[str, Any] = {
     "max_retries": st.integers(0, 3),
+    "max_crash_retries": st.integers(0, 2),
     "retry_delay": st.sampled_from([0.0, 0.01, 1.0]) | spans,
     "start_gap": st.sampled_from([0.0, 0.0, 0.1, 1 / 3]),
 }
@@ -361,12 +363,24 @@ def test_a_run_that_is_stopped_is_no_trace(scenario: Scenario) -> None:
             assert story.schedule.stopping
 
 
+def is_retried(limits: Limits, outcomes: Sequence[Outcome]) -> bool:
+    """Whether another attempt follows these."""
+    crashes = sum(outcome.status == "crashed" for outcome in outcomes)
+    if outcomes[-1].status == "crashed":
+        return crashes <= limits.max_crash_retries
+    return outcomes[-1].retry and len(outcomes) - crashes <= limits.max_retries
+
+
 @LAW
 @given(to_the_end | stopped)
 def test_attempts_are_counted_and_bounded(scenario: Scenario) -> None:
-    """A run is tried again exactly when its attempt asks for it and retries are left, and never twice at a time."""
+    """A run is tried again exactly when its attempt asks for it and retries are left, and never twice at a time.
+
+    When its worker has died it need not ask, and has retries of its own.
+    """
     story = simulate(scenario)
-    allowed = scenario.limits.max_retries + 1
+    limits = scenario.limits
+    allowed = limits.max_retries + limits.max_crash_retries + 1
     for run in planned_runs(scenario.seeds):
         mine: list[tuple[str, int]] = []
         for event in story.events:
@@ -376,8 +390,8 @@ def test_attempts_are_counted_and_bounded(scenario: Scenario) -> None:
                 mine.append(("end", event.attempt.number))
         assert mine == [(what, number) for number in range(1, allowed + 1) for what in ("start", "end")][: len(mine)]
     for end in story.ends:
-        again = scenario.outcome(end.attempt.planned, end.attempt.number).retry and end.attempt.number < allowed
-        assert (end.trace is None) == again
+        outcomes = [scenario.outcome(end.attempt.planned, number) for number in range(1, end.attempt.number + 1)]
+        assert (end.trace is None) == is_retried(limits, outcomes)
         assert end.trace is None or end.trace.attempts == end.attempt.number
 
 
@@ -734,6 +748,8 @@ class AnyOrder(RuleBasedStateMachine):
         self.new = planned_runs([*range(count)])
         self.schedule = Schedule(self.new.copy(), limits, clock=self.clock, urgency=lambda: self.urgency)
         self.flying: list[tuple[PlannedRun, int]] = []
+        self.outcomes: dict[str, list[Outcome]] = {}
+        """How the attempts at each run went so far."""
         self.waiting: dict[str, tuple[float, float, int]] = {}
         self.failures = 0
         self.free = -math.inf
@@ -786,7 +802,9 @@ class AnyOrder(RuleBasedStateMachine):
         trace = self.schedule.settle(ended(planned, number, outcome))
         asked = outcome.retry_after or 0.0
         self.free = max(self.free, now + asked)
-        if outcome.retry and number <= self.limits.max_retries:
+        outcomes = self.outcomes.setdefault(planned.trace_id, [])
+        outcomes.append(outcome)
+        if is_retried(self.limits, outcomes):
             assert trace is None
             longest = longest_backoff(self.limits, number)
             latest = now + max(longest, asked + self.limits.retry_delay)

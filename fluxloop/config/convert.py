@@ -28,6 +28,7 @@ from cattrs.gen import make_dict_structure_fn
 from fluxloop.config.model import (
     Choice,
     Count,
+    Cpus,
     Duration,
     ExperimentConfig,
     Failures,
@@ -116,16 +117,23 @@ _ELSEWHERE = {
 }
 
 
-def _hint(key: str, known: Sequence[str], path: Path, of: type[Any] = ExperimentConfig) -> str:
+def _hint(key: str, known: Sequence[str], path: Path = (), of: type[Any] | None = None) -> str:
     if key in _ELSEWHERE:
         return _ELSEWHERE[key]
-    if not path:
-        sections = {field.name: field.default for field in attrs.fields(of)}
-        for name, section in sections.items():
-            if attrs.has(type(section)) and hasattr(section, key):
-                return f"it belongs below {name}:"
+    if of is not None and (section := _section_of(key, of)):
+        return f"it belongs below {'.'.join(map(str, (*path, *section)))}:"
     close = difflib.get_close_matches(key, known, 1)
     return f"did you mean {close[0]!r}?" if close else f"expected one of {', '.join(known)}"
+
+
+def _section_of(key: str, of: type[Any]) -> Path:
+    """Return the path from a class to the section below it, the nearest first, that has the key."""
+    paths: list[tuple[Path, type[Any]]] = [((), of)]
+    for path, kind in paths:
+        if path and key in attrs.fields_dict(kind):
+            return path
+        paths += [((*path, field.name), type(field.default)) for field in attrs.fields(kind) if is_section(field)]
+    return ()
 
 
 def _step(error: BaseException, note: type[Any]) -> Path:
@@ -149,6 +157,11 @@ def shown(value: Any) -> str:
         return "a list"
     text = without_secrets(repr(str(value) if isinstance(value, str) else value))  # before it is cut
     return text if len(text) <= 80 else text[:79] + "…"
+
+
+def is_section(field: attrs.Attribute[Any]) -> bool:
+    """Tell whether a key has keys of its own."""
+    return attrs.has(type(field.default))
 
 
 def _typed(value: Any) -> Any:
@@ -193,6 +206,16 @@ def _seconds(value: Any, _: Any) -> Seconds:
     if type(found) not in (int, float) or not 0 <= found <= _LONGEST:
         raise InvalidError(f"expected seconds, a number from 0 to 1e9, got {shown(value)}")
     return Seconds(float(found))
+
+
+MOST_CPUS = 10_000
+
+
+def _cpus(value: Any, _: Any) -> Cpus:
+    found = _typed(value)
+    if type(found) not in (int, float) or not 0 <= found <= MOST_CPUS:
+        raise InvalidError(f"expected processors, a number from 0 to {MOST_CPUS} such as 1 or 0.5, got {shown(value)}")
+    return Cpus(float(found))
 
 
 _DURATION = re.compile(r"(?:(\d+(?:\.\d+)?)h)?(?:(\d+(?:\.\d+)?)m)?(?:(\d+(?:\.\d+)?)s)?")
@@ -282,7 +305,7 @@ def _choice(value: Any, _: Any) -> Choice:
     for key, item in value.items():
         try:
             if key not in kinds:
-                raise InvalidError(f"unknown key; {_hint(str(key), tuple(kinds), (str(key),))}")
+                raise InvalidError(f"unknown key; {_hint(str(key), tuple(kinds))}")
             found[str(key)] = _converter.structure(item, kinds[key])
         except Exception as error:
             error.add_note(IterableValidationNote("", str(key), Any))
@@ -375,7 +398,7 @@ def _make_dict(kind: Any, converter: Any) -> Any:
         for key, item in value.items():
             try:
                 if known and key not in known:
-                    raise InvalidError(f"unknown key; {_hint(str(key), known, (str(key),))}")
+                    raise InvalidError(f"unknown key; {_hint(str(key), known)}")
                 result[str(key)] = converter.structure(item, of)
             except Exception as error:
                 error.add_note(IterableValidationNote("", str(key), of))
@@ -417,6 +440,7 @@ _LIMITED: dict[Any, Any] = {
     Count: _count,
     Share: _share,
     Seconds: _seconds,
+    Cpus: _cpus,
     Duration: _duration,
     Rate: _rate,
     ShardText: _shard,

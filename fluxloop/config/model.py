@@ -14,6 +14,8 @@ Count = NewType("Count", int)
 Share = NewType("Share", float)
 Seconds = NewType("Seconds", float)
 """From 0."""
+Cpus = NewType("Cpus", float)
+"""From 0."""
 Duration = NewType("Duration", float)
 """Seconds; may be written as `90s`, `30m` or `1h30m`."""
 Rate = NewType("Rate", str)
@@ -30,6 +32,18 @@ Choice = NewType("Choice", object)
 
 Injectable = Literal["persona", "iteration", "metadata", "expected"]
 InputField = Literal["input", "id", "persona", "expected", "source_id", "metadata"]
+
+
+@frozen(kw_only=True)
+class RayConfig:
+    """The cluster, with `executor: ray`."""
+
+    address: str | None = None
+    """As `auto` or `ray://head:10001`; by default the environment's RAY_ADDRESS, else one is started here."""
+    num_cpus: Cpus = Cpus(1.0)
+    """Processors that a worker takes up; less than 1 for agents that mostly wait."""
+    env: tuple[str, ...] = ()
+    """Names of environment variables that workers get."""
 
 
 @frozen(kw_only=True)
@@ -54,12 +68,14 @@ class RunnerConfig:
     """Folders to import from, beside the project root."""
     parallel: PositiveInt = PositiveInt(1)
     """How many runs may be in flight at a time."""
-    executor: Literal["auto", "inline", "asyncio", "threads"] = "auto"
+    executor: Literal["auto", "inline", "asyncio", "threads", "processes", "ray"] = "auto"
     """Where runs happen: auto takes asyncio for async agents, else threads where they are of use."""
     timeout_seconds: Seconds | None = None
     """What an attempt may take; 0 for any time. By default 600 where the executor can keep it."""
     max_retries: Count = Count(0)
     """Further attempts after an error that may pass."""
+    max_crash_retries: Count | None = None
+    """Further attempts at a run whose worker process has died; by default none, and 1 with ray."""
     retry_on: tuple[str, ...] = ("transient",)
     """After which errors: names of exceptions, also of base classes; `transient` is every passing one of a service."""
     retry_delay_seconds: Seconds = Seconds(1.0)
@@ -80,6 +96,7 @@ class RunnerConfig:
     """Run only this share of the runs, as `2/8`, the second of eight; the others are for other machines."""
     per_shard: bool = False
     """Rates are for each shard, not for all together."""
+    ray: RayConfig = RayConfig()
 
 
 @frozen(kw_only=True)

@@ -18,6 +18,7 @@ import attrs
 from fluxloop.config.model import (
     Choice,
     Count,
+    Cpus,
     Duration,
     ExperimentConfig,
     Failures,
@@ -50,6 +51,7 @@ SHAPES: dict[Any, Schema] = {
     PositiveInt: {"type": "integer", "minimum": 1},
     Count: {"type": "integer", "minimum": 0, "maximum": _LARGEST},
     Seconds: {"type": "number", "minimum": 0, "maximum": 1e9},
+    Cpus: {"type": "number", "minimum": 0, "maximum": 1e9},
     Share: {
         "anyOf": [
             {"type": "number", "minimum": 0, "maximum": 1},

@@ -44,3 +44,20 @@ class Executor(Protocol):
                 though it be empty, at least every tenth of a second, so that Ctrl-C is heeded.
         """
         ...
+
+
+@runtime_checkable
+class Elsewhere(Protocol):
+    """An executor that sends the task to other processes."""
+
+    def check(self, task: Task) -> None:
+        """Find out, before anything runs, whether the task can be sent.
+
+        Raises:
+            TargetError: it cannot; says what to do.
+        """
+        ...
+
+    def stacks(self) -> str:
+        """Return where everything is in those processes, from any thread while it runs."""
+        ...

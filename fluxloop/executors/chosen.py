@@ -9,6 +9,7 @@ from fluxloop.exceptions import ConfigError, Problem
 from fluxloop.executors.asyncio import AsyncioExecutor
 from fluxloop.executors.base import Executor
 from fluxloop.executors.inline import InlineExecutor
+from fluxloop.executors.processes import ProcessesExecutor
 from fluxloop.executors.threads import ThreadsExecutor
 from fluxloop.pace import spacing
 from fluxloop.plan import Shard
@@ -36,6 +37,8 @@ def executor_for(runner: RunnerConfig, *, is_async: bool, where: str) -> Executo
         raise ConfigError([problem])
     if name == "asyncio":
         return AsyncioExecutor(runner.parallel)
+    if name == "processes":
+        return ProcessesExecutor(runner.parallel)
     return ThreadsExecutor(runner.parallel) if name == "threads" else InlineExecutor()
 
 
@@ -68,6 +71,7 @@ def limits_for(runner: RunnerConfig, planned: int) -> Limits:
     gap = max(runner.run_delay_seconds, spacing(runner.start_rate) if runner.start_rate else 0.0)
     return Limits(
         max_retries=runner.max_retries,
+        max_crash_retries=runner.max_crash_retries or 0,
         retry_delay=runner.retry_delay_seconds,
         start_gap=gap * rate_shares(runner),
         # Rounded, because 0.07 * 100 is a little more than 7.

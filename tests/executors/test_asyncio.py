@@ -24,7 +24,7 @@ def impatience(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("fluxloop.runner.LINGER", 0.1)
     monkeypatch.setattr("fluxloop.calling.loop._CLOSING_SECONDS", 0.2)
     monkeypatch.setattr("fluxloop.calling.loop.ANSWER_SECONDS", 0.1, raising=False)
-    monkeypatch.setattr("fluxloop.executors.asyncio.CLOSING_SECONDS", 0.1)
+    monkeypatch.setattr("fluxloop.executors.lane.CLOSING_SECONDS", 0.1)
 
 
 def run(target: Any, folder: Path, inputs: Any, **options: Any) -> ExperimentResult:

@@ -1,0 +1,47 @@
+"""Messages over a socket between two processes of one machine."""
+
+from __future__ import annotations
+
+import socket
+import struct
+from collections.abc import Iterator
+
+_HEADER = struct.Struct("!cQ")
+_CHUNK = 1 << 18
+
+
+def framed(kind: bytes, data: bytes) -> bytes:
+    """Return a message as bytes of the stream."""
+    return _HEADER.pack(kind, len(data)) + data
+
+
+class Incoming:
+    """Messages out of a stream of bytes."""
+
+    def __init__(self) -> None:
+        self._buffer = bytearray()
+
+    def read(self, channel: socket.socket) -> bool:
+        """Read once from the socket, which has something; return False when the other end is closed.
+
+        Raises:
+            BlockingIOError: there was nothing.
+        """
+        try:
+            data = channel.recv(_CHUNK)
+        except ConnectionError:
+            return False
+        self._buffer += data
+        return bool(data)
+
+    def messages(self) -> Iterator[tuple[bytes, bytes]]:
+        """Take out the messages that are whole."""
+        buffer, start = self._buffer, 0
+        while len(buffer) - start >= _HEADER.size:
+            kind, length = _HEADER.unpack_from(buffer, start)
+            end = start + _HEADER.size + length
+            if len(buffer) < end:
+                break
+            yield kind, bytes(memoryview(buffer)[start + _HEADER.size : end])
+            start = end
+        del buffer[:start]

@@ -1,0 +1,398 @@
+"""The attempts that other processes run, seen from the one thread that hands them out and settles them."""
+
+from __future__ import annotations
+
+import threading
+import time
+import warnings
+from collections import deque
+from collections.abc import Iterator, Sequence
+from typing import Protocol
+
+from attrs import Factory, define, field
+from msgspec import DecodeError
+
+from fluxloop.attempt import OpenAttempt
+from fluxloop.exceptions import TargetError
+from fluxloop.executors.remote import messages
+from fluxloop.executors.remote.messages import Order, RateAnswer
+from fluxloop.rates import moment
+from fluxloop.records import Attempt
+from fluxloop.runner import Task
+from fluxloop.schedule import HEARTBEAT, Schedule
+
+SILENCE_SECONDS = 2.0
+"""How long after the time of an attempt a worker may take to say so itself."""
+SHORT_MS = 20.0
+"""How long attempts may take in all that are sent to a worker together, to run one after the other."""
+STACKS_SECONDS = 2.0
+"""How long workers may take to say where they are."""
+MAX_LOST = 5
+"""After so many machines were lost before any worker was ready, there is no hope for more."""
+REMEMBERED = 20
+"""Of how many attempts the longest tells how long the next may take."""
+
+
+class Link(Protocol):
+    """A way to one worker."""
+
+    heard: float
+    """When anything last came from it, on the monotonic clock."""
+
+    def send(self, kind: bytes, data: bytes) -> None:
+        """Send a message; to a worker that has ended, nothing."""
+
+    def kill(self) -> None:
+        """End the worker at once, whatever it does, and all it has started; nothing more comes from it."""
+
+
+Message = tuple[Link, bytes, bytes]
+
+
+class Transport(Protocol):
+    """Starts workers and carries messages; it knows nothing of attempts."""
+
+    def start(self) -> Link:
+        """Start a worker; it says READY, or FAILED, or is GONE."""
+
+    def receive(self, seconds: float) -> Sequence[Message]:
+        """Return what has come, after waiting so long at most for the first."""
+
+    def close(self, leaving: Sequence[Link]) -> Sequence[Message]:
+        """End all workers, those that have been told to leave by themselves if they do; return their last words."""
+
+
+@define(eq=False)
+class _Worker:
+    link: Link
+    is_ready: bool = False
+    orders: dict[int, float] = Factory(dict)
+    """The tickets it has, with when each was sent."""
+    suspect: bool = False
+    """True while it has an order that is to be alone."""
+    recalled: bool = False
+    """True once it has been asked to give back what waits behind a long attempt."""
+
+    def silent_for(self, now: float) -> float:
+        """Return for how many seconds nothing has come, though there was something to do."""
+        return now - max(self.link.heard, min(self.orders.values(), default=now))
+
+
+@define(eq=False)
+class _Waiting:
+    """An order that no worker has."""
+
+    order: Order
+    is_suspect: bool = False
+    """One of several that a worker had when it died: it runs alone, so that blame falls where it belongs."""
+
+
+@define(eq=False)
+class _Inquiry:
+    """The question where everything is, asked from another thread."""
+
+    is_asked: bool = False
+    unanswered: set[Link] = Factory(set)
+    told: list[str] = Factory(list)
+    done: threading.Event = Factory(threading.Event)
+
+
+@define(kw_only=True, eq=False)
+class Dispatch:
+    """Hand out what the schedule gives to workers, and make attempts of all that becomes of it.
+
+    When a worker dies, the attempt that it ran is recorded as `crashed`, and what waited for it goes
+    to others. Of several that it ran together nobody knows which did it: each runs again, alone, and
+    one that takes its worker with it then is the one.
+
+    Args:
+        task: what each attempt does.
+        schedule: what may start.
+        transport: starts workers and carries messages.
+        workers: how many there may be.
+        parallel: how many attempts may run at a time.
+        together: how many of them in one worker.
+        short: how many may be sent to a worker at a time while they are short, to run one after the other.
+        patience: seconds after its time in which an attempt may still end by itself.
+    """
+
+    task: Task
+    schedule: Schedule
+    transport: Transport
+    workers: int
+    parallel: int
+    together: int = 1
+    short: int = 1
+    patience: float = 0.0
+    _members: dict[Link, _Worker] = field(init=False, factory=dict)
+    _orders: dict[int, Order] = field(init=False, factory=dict)
+    """By ticket, what the schedule has given and has not got back."""
+    _waiting: deque[_Waiting] = field(init=False, factory=deque)
+    _last_ticket: int = field(init=False, default=0)
+    _took: deque[float] = field(init=False, factory=lambda: deque(maxlen=REMEMBERED))
+    """How many milliseconds the last attempts took."""
+    _failure: TargetError | None = field(init=False, default=None)
+    _looked: float = field(init=False, factory=time.monotonic)
+    _inquiry: _Inquiry | None = field(init=False, default=None)
+    _lost: int = field(init=False, default=0)
+    """How many were lost before any was ready."""
+    _has_worked: bool = field(init=False, default=False)
+    """True once any worker has been ready."""
+
+    def batches(self) -> Iterator[list[Attempt]]:
+        """Yield what has ended, at least once in a heartbeat, until the schedule is finished.
+
+        Raises:
+            TargetError: no worker can load or enter the target.
+        """
+        try:
+            self._fill()
+            while not self.schedule.finished:
+                batch = self._landed()
+                # Before the batch is settled, so that no worker waits for the disk, unless what
+                # failed may hold up others: by `Retry-After`, or as one failure too many.
+                self._fill(takes=all(attempt.status == "ok" for attempt in batch))
+                yield batch
+                if self._failure is not None:
+                    raise self._failure
+        finally:
+            self._close()
+
+    def stacks(self) -> str:
+        """Return where everything is in the workers that answer, from another thread."""
+        self._inquiry = inquiry = _Inquiry()
+        inquiry.done.wait(STACKS_SECONDS)
+        self._inquiry = None
+        return "\n".join(inquiry.told)
+
+    def _fill(self, *, takes: bool = True) -> None:
+        room = self._room
+        while takes and len(self._orders) < room and (taken := self.schedule.take()):
+            self._last_ticket += 1
+            order = self._orders[self._last_ticket] = Order(self._last_ticket, *taken)
+            self._waiting.append(_Waiting(order))
+        if self._waiting:
+            self._assign()
+            self._hire()
+
+    @property
+    def _size(self) -> int:
+        """How many attempts a worker may have: more than it runs at a time only while all are short."""
+        if self.short == 1 or len(self._took) < REMEMBERED:
+            return self.together
+        return max(1, min(self.short, int(SHORT_MS / max(*self._took, SHORT_MS / self.short))))
+
+    @property
+    def _room(self) -> int:
+        """How many the schedule may have given."""
+        return self.parallel if self._size == self.together else self.parallel * self._size
+
+    def _assign(self) -> None:
+        """Give what waits to those that have room, the emptiest first."""
+        size, now = self._size, time.monotonic()
+        able = [
+            one
+            for one in self._members.values()
+            if one.is_ready and not one.suspect and len(one.orders) < size and self._is_quick(one, now)
+        ]
+        able.sort(key=lambda one: len(one.orders))
+        for place, member in enumerate(able):
+            if not self._waiting:
+                return
+            if self._waiting[0].is_suspect:
+                if member.orders:
+                    return  # nor do those that follow have none
+                member.suspect = True
+                self._send(member, [self._waiting.popleft().order])
+                continue
+            share = min(size - len(member.orders), -(-len(self._waiting) // (len(able) - place)))
+            orders: list[Order] = []
+            while len(orders) < share and self._waiting and not self._waiting[0].is_suspect:
+                orders.append(self._waiting.popleft().order)
+            self._send(member, orders)
+
+    def _is_quick(self, member: _Worker, now: float) -> bool:
+        """Tell whether an order would not wait behind a long one."""
+        return len(member.orders) < self.together or member.silent_for(now) * 1000 < 2 * SHORT_MS
+
+    def _send(self, member: _Worker, orders: Sequence[Order]) -> None:
+        now = time.monotonic()
+        member.orders.update((order.ticket, now) for order in orders)
+        member.link.send(messages.ORDERS, messages.encode_orders(orders))
+
+    def _hire(self) -> None:
+        """Start as many workers as there is work for."""
+        starting = sum(not member.is_ready for member in self._members.values())
+        wanted = -(-len(self._waiting) // self.together) - starting
+        for _ in range(min(wanted, self.workers - len(self._members))):
+            try:
+                link = self.transport.start()
+            except OSError as error:
+                self._do_without(f"it cannot be started: {error.strerror or error}")
+                return
+            self._members[link] = _Worker(link)
+
+    def _landed(self) -> list[Attempt]:
+        full = len(self._orders) >= self._room
+        batch: list[Attempt] = []
+        for link, kind, data in self.transport.receive(HEARTBEAT if full else self.schedule.wait_seconds()):
+            if (member := self._members.get(link)) is not None:  # else it has been ended
+                self._take(member, kind, data, batch)
+        if self._inquiry is not None and not self._inquiry.is_asked:
+            self._inquire(self._inquiry)
+        now = time.monotonic()
+        if now - self._looked >= HEARTBEAT / 2:
+            self._looked = now
+            for member in list(self._members.values()):
+                self._look_after(member, member.silent_for(now), batch)
+        return batch
+
+    def _take(self, member: _Worker, kind: bytes, data: bytes, batch: list[Attempt]) -> None:
+        if kind == messages.RESULTS:
+            self._settle(member, data, batch)
+        elif kind == messages.READY:
+            member.is_ready = self._has_worked = True
+        elif kind == messages.RETURNED:
+            self._take_back(member, messages.decode_tickets(data))
+        elif kind == messages.ASK:
+            member.link.send(messages.MOMENT, _answer(data))
+        elif kind == messages.REMARK:
+            _warn(data)
+        elif kind == messages.STACKS:
+            self._hear_stacks(member, _text(data))
+        elif kind == messages.FAILED:
+            self._forget(member)
+            self._do_without(f"{_text(data)} (in a worker process)")
+        elif kind == messages.GONE:
+            self._lose(member, f"its worker process {_text(data)}", batch)
+        elif kind == messages.LOST:
+            self._lose(member, _text(data), batch, is_own_fault=False)
+
+    def _inquire(self, inquiry: _Inquiry) -> None:
+        inquiry.is_asked = True
+        inquiry.unanswered = {member.link for member in self._members.values() if member.is_ready}
+        for link in inquiry.unanswered:
+            link.send(messages.WHERE, b"")
+
+    def _hear_stacks(self, member: _Worker, told: str) -> None:
+        inquiry = self._inquiry
+        if inquiry is None:
+            return
+        busy = ", ".join(self._orders[ticket].planned.trace_id for ticket in member.orders) or "nothing"
+        inquiry.told.append(f"A worker process with {busy}:\n\n{told}")
+        inquiry.unanswered.discard(member.link)
+        if not inquiry.unanswered:
+            inquiry.done.set()
+
+    def _settle(self, member: _Worker, data: bytes, batch: list[Attempt]) -> None:
+        try:
+            results = messages.decode_results(data)
+        except DecodeError as error:  # an agent may write to any file it finds open
+            member.link.kill()
+            self._lose(member, f"its worker process sent what cannot be read: {error}", batch)
+            return
+        for result in results:
+            if member.orders.pop(result.ticket, None) is None:
+                continue
+            attempt = result.attempt(self._orders.pop(result.ticket))
+            batch.append(attempt)
+            self._took.append(attempt.duration_ms)
+            member.suspect = False
+            if attempt.left_running:
+                attempt.left_running = False
+                self._end(member)
+                return
+
+    def _end(self, member: _Worker) -> None:
+        """End a worker in which an attempt goes on that has been told already; the others run elsewhere."""
+        member.link.kill()
+        self._forget(member)
+        self._wait_again(member, is_suspect=member.suspect)
+
+    def _forget(self, member: _Worker) -> None:
+        self._members.pop(member.link, None)
+
+    def _wait_again(self, member: _Worker, *, is_suspect: bool) -> None:
+        self._waiting.extendleft(_Waiting(self._orders[ticket], is_suspect) for ticket in reversed(member.orders))
+
+    def _take_back(self, member: _Worker, tickets: Sequence[int]) -> None:
+        member.recalled = False
+        for ticket in reversed(tickets):
+            del member.orders[ticket]
+            self._waiting.appendleft(_Waiting(self._orders[ticket]))
+
+    def _lose(self, member: _Worker, told: str, batch: list[Attempt], *, is_own_fault: bool = True) -> None:
+        """Go on without a worker that has ended."""
+        self._forget(member)
+        if member.is_ready:
+            if blamed := self._blamed(member):
+                opened, seconds = blamed
+                batch.append(opened.crashed(f"{told}; what it had observed is lost", seconds))
+        elif is_own_fault:
+            self._do_without(f"{told} while it loaded the target")
+        elif not self._has_worked:
+            self._lost += 1
+            if self._lost >= MAX_LOST:
+                self._do_without(told)
+
+    def _blamed(self, member: _Worker) -> tuple[OpenAttempt, float] | None:
+        """Return the attempt that has ended its worker, and for how long it ran; what else that had runs again."""
+        if self.together > 1 and len(member.orders) > 1:
+            self._wait_again(member, is_suspect=True)
+            return None
+        ticket = next(iter(member.orders), None)
+        if ticket is None:
+            return None
+        seconds = member.silent_for(time.monotonic())
+        del member.orders[ticket]
+        self._wait_again(member, is_suspect=False)
+        order = self._orders.pop(ticket)
+        return self.task.attempt(order.planned, order.number), seconds
+
+    def _do_without(self, why: str) -> None:
+        """Make do with one worker fewer, or give up with the last."""
+        if not self._members:
+            self._failure = TargetError(why)
+            return
+        self.workers = len(self._members)
+        if self._has_worked:
+            warnings.warn(f"one worker fewer: {why}", RuntimeWarning, stacklevel=2)
+
+    def _look_after(self, member: _Worker, silent: float, batch: list[Attempt]) -> None:
+        """See to a worker that has not been heard of for so many seconds."""
+        if len(member.orders) > self.together and silent * 1000 > 2 * SHORT_MS and not member.recalled:
+            member.recalled = True
+            member.link.send(messages.RECALL, b"")
+        limit = self.task.timeout_seconds
+        if limit is None or silent <= limit + self.patience + SILENCE_SECONDS:
+            return
+        # It should have told of an attempt that is over its time, and cannot.
+        member.link.kill()
+        self._forget(member)
+        if blamed := self._blamed(member):
+            opened, seconds = blamed
+            lost = "; its worker process did not answer either and was killed: what it had observed is lost"
+            batch.append(opened.timed_out(limit, None, lost, started_ago=seconds))
+
+    def _close(self) -> None:
+        idle = [one.link for one in self._members.values() if one.is_ready and not one.orders]
+        for link, kind, data in self.transport.close(idle):
+            if kind == messages.REMARK and link in self._members:
+                _warn(data)
+
+
+def _text(data: bytes) -> str:
+    return data.decode("utf-8", "backslashreplace")
+
+
+def _warn(data: bytes) -> None:
+    warnings.warn(_text(data), RuntimeWarning, stacklevel=2)
+
+
+def _answer(data: bytes) -> bytes:
+    asked = messages.decode_asked(data)
+    try:
+        answer = RateAnswer(asked.call, moment(asked.name, asked.gap, asked.shares))
+    except ValueError as error:
+        answer = RateAnswer(asked.call, 0.0, str(error))
+    return messages.encode_message(answer)

@@ -1,0 +1,78 @@
+"""What executors share that send the task to workers in other processes."""
+
+from __future__ import annotations
+
+import os
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Sequence
+
+from fluxloop.executors.flight import at_least_one
+from fluxloop.executors.remote.dispatch import Dispatch, Transport
+from fluxloop.executors.remote.sending import packed
+from fluxloop.records import Attempt
+from fluxloop.runner import LINGER, Task
+from fluxloop.schedule import Schedule
+
+
+class WorkersExecutor(ABC):
+    """Run up to `parallel` attempts at a time in workers: sync agents one in each, async ones many."""
+
+    short = 8
+    """Short attempts that a worker is sent at a time: so that it need not wait until each is settled."""
+
+    def __init__(self, parallel: int) -> None:
+        self.parallel = at_least_one(parallel)
+        self._running: list[Dispatch] = []
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.parallel})"
+
+    @abstractmethod
+    def _transport(self, task: Task) -> Transport:
+        """Return what starts workers for the task."""
+
+    @abstractmethod
+    def _most_workers(self) -> int:
+        """Return how many workers share the attempts at an async agent."""
+
+    def check(self, task: Task) -> None:
+        """Find out whether the task can be sent to another process.
+
+        Raises:
+            TargetError: it cannot; says what to do.
+        """
+        packed(task)
+
+    def stacks(self) -> str:
+        """Return where everything is in the workers, from any thread."""
+        return "\n".join(dispatch.stacks() for dispatch in self._running.copy())
+
+    def run(self, task: Task, schedule: Schedule) -> Iterator[Sequence[Attempt]]:
+        """Run what the schedule gives, yielding attempts as they end.
+
+        Raises:
+            TargetError: the target cannot be sent to a worker, or no worker can load it.
+        """
+        is_async = task.load_target().is_async
+        task.prepared.clear()  # what was built to prove the target is for no worker
+        workers = min(self.parallel, self._most_workers()) if is_async else self.parallel
+        dispatch = Dispatch(
+            task=task,
+            schedule=schedule,
+            transport=self._transport(task),
+            workers=workers,
+            parallel=self.parallel,
+            together=-(-self.parallel // workers),
+            short=1 if is_async else self.short,
+            patience=LINGER if is_async else 0.0,
+        )
+        self._running.append(dispatch)
+        try:
+            yield from dispatch.batches()
+        finally:
+            self._running.remove(dispatch)
+
+
+def processors() -> int:
+    """Return how many processors this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -1,0 +1,192 @@
+"""Workers in processes of this machine."""
+
+from __future__ import annotations
+
+import json
+import os
+import pickle
+import selectors
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from contextlib import suppress
+
+from fluxloop.executors.remote import messages
+from fluxloop.executors.remote.channel import Incoming, framed
+from fluxloop.executors.remote.dispatch import Message
+from fluxloop.executors.remote.process import Preparation
+from fluxloop.schedule import HEARTBEAT
+
+CLOSING_SECONDS = 10.0
+"""How long the end waits for workers to leave the target and to end."""
+ENDING_SECONDS = 1.0
+"""How long a process that has closed its socket may take to end."""
+
+_COMMAND = (
+    "import json, sys; sys.path[:] = json.loads(sys.argv[3]);"
+    " from fluxloop.executors.remote.process import serve; serve(int(sys.argv[1]), int(sys.argv[2]))"
+)
+
+
+class LocalWorkers:
+    """Worker processes and the sockets to them.
+
+    Args:
+        preparation: what each is told before anything else.
+    """
+
+    def __init__(self, preparation: Preparation) -> None:
+        self._preparation = preparation
+        self._selector = selectors.DefaultSelector()
+        self._links: set[LocalLink] = set()
+        self._looked = time.monotonic()
+
+    def start(self) -> LocalLink:
+        ours, theirs = socket.socketpair()
+        try:
+            with theirs:
+                process = self._process(theirs)
+        except BaseException:
+            ours.close()
+            raise
+        link = LocalLink(process, ours, self._selector)
+        self._links.add(link)
+        link.send(messages.PREPARE, pickle.dumps(self._preparation))
+        return link
+
+    def _process(self, channel: socket.socket) -> subprocess.Popen[bytes]:
+        descriptor = channel.fileno()
+        path = self._preparation.import_path
+        flags = subprocess._args_from_interpreter_flags()  # type: ignore[attr-defined]
+        return subprocess.Popen(
+            [sys.executable, *flags, "-c", _COMMAND, str(descriptor), str(os.getpid()), json.dumps(path)],
+            stdin=subprocess.DEVNULL,
+            pass_fds=[descriptor],
+            cwd=self._preparation.directory,
+            env={**os.environ, **self._preparation.environment},
+            process_group=0,  # Ctrl-C is for this process alone, and a worker ends with all it has started
+        )
+
+    def receive(self, seconds: float) -> list[Message]:
+        found: list[Message] = []
+        for key, events in self._selector.select(seconds):
+            link: LocalLink = key.data
+            if events & selectors.EVENT_WRITE:
+                link.flush()
+            if events & selectors.EVENT_READ:
+                found += link.read()
+        now = time.monotonic()
+        if now - self._looked >= HEARTBEAT:
+            self._looked = now
+            for link in list(self._links):
+                if link.has_ended():  # but something it has started holds its socket open
+                    found += link.read()
+        self._links = {link for link in self._links if link.is_open}
+        return found
+
+    def close(self, leaving: Sequence[object]) -> list[Message]:
+        for link in self._links:
+            if link in leaving:
+                link.send(messages.END, b"")
+            else:
+                link.kill()
+        found: list[Message] = []
+        latest = time.monotonic() + CLOSING_SECONDS
+        while (left := [link for link in self._links if link.is_open]) and time.monotonic() < latest:
+            found += self.receive(HEARTBEAT)
+        for link in left:
+            link.kill()
+        self._selector.close()
+        return found
+
+
+class LocalLink:
+    """One worker process and the socket to it."""
+
+    def __init__(
+        self, process: subprocess.Popen[bytes], channel: socket.socket, selector: selectors.BaseSelector
+    ) -> None:
+        self.heard = time.monotonic()
+        self.is_open = True
+        self._process = process
+        self._channel = channel
+        self._selector = selector
+        self._incoming = Incoming()
+        self._unsent = bytearray()
+        channel.setblocking(False)
+        selector.register(channel, selectors.EVENT_READ, self)
+
+    def send(self, kind: bytes, data: bytes) -> None:
+        if self.is_open:
+            self._unsent += framed(kind, data)
+            self.flush()
+
+    def flush(self) -> None:
+        """Send what the worker takes; a hung one that takes nothing holds up nobody."""
+        try:
+            while self._unsent:
+                del self._unsent[: self._channel.send(self._unsent)]
+        except BlockingIOError:
+            pass
+        except ConnectionError:  # it has ended, which is seen when it is read
+            self._unsent.clear()
+        writing = selectors.EVENT_WRITE if self._unsent else 0
+        self._selector.modify(self._channel, selectors.EVENT_READ | writing, self)
+
+    def read(self) -> list[Message]:
+        """Return what has come, and how the worker has ended, if it has."""
+        found: list[Message] = []
+        ended = self.has_ended()
+        try:
+            while self.is_open:
+                is_alive = self._incoming.read(self._channel)
+                found += [(self, kind, data) for kind, data in self._incoming.messages()]
+                if not is_alive:
+                    ended = True
+                    break
+                self.heard = time.monotonic()
+        except BlockingIOError:
+            pass
+        if ended and self.is_open:
+            found.append((self, messages.GONE, self._end().encode()))
+        return found
+
+    def has_ended(self) -> bool:
+        """Tell whether the process has ended by itself."""
+        return self.is_open and self._has_exited()
+
+    def _has_exited(self) -> bool:
+        try:  # it is not reaped, so that its group is still its own
+            return os.waitid(os.P_PID, self._process.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
+        except ChildProcessError:  # somebody else has
+            return True
+
+    def kill(self) -> None:
+        if self.is_open:
+            self._end(at_once=True)
+
+    def _end(self, *, at_once: bool = False) -> str:
+        """End what is left of the worker and of all it has started; return how it ended."""
+        self.is_open = False
+        self._selector.unregister(self._channel)
+        self._channel.close()
+        latest = time.monotonic() + (0.0 if at_once else ENDING_SECONDS)
+        while not self._has_exited() and time.monotonic() < latest:
+            time.sleep(0.001)
+        with suppress(ProcessLookupError, PermissionError):
+            os.killpg(self._process.pid, signal.SIGKILL)
+        try:
+            return _told(self._process.wait(ENDING_SECONDS))
+        except subprocess.TimeoutExpired:  # the system holds it, as in a call to a disk that has gone
+            return "does not end"
+
+
+def _told(code: int) -> str:
+    if code >= 0:
+        return f"ended with exit code {code}"
+    name = signal.Signals(-code).name if -code in signal.valid_signals() else "unknown"
+    memory = ", as the system does when memory runs out" if -code == signal.SIGKILL else ""
+    return f"was killed by signal {-code} ({name}){memory}"

@@ -1,0 +1,137 @@
+"""What runs in a worker process of this machine."""
+
+from __future__ import annotations
+
+import os
+import pickle
+import select
+import signal
+import socket
+import sys
+import threading
+from pathlib import Path
+from types import FrameType
+from typing import NoReturn
+
+from attrs import Factory, frozen
+
+from fluxloop.executors.remote import messages
+from fluxloop.executors.remote.channel import Incoming, framed
+from fluxloop.executors.remote.sending import Received, Script
+from fluxloop.executors.remote.worker import LOOK_SECONDS, Worker
+from fluxloop.interrupt import Interrupt
+from fluxloop.tracing.capture import message, type_name
+
+_DIE_WITH_PARENT = 1  # PR_SET_PDEATHSIG, in linux/prctl.h
+
+
+@frozen(kw_only=True)
+class Preparation:
+    """What a worker process is told before anything else."""
+
+    script: Script | None
+    """What was started."""
+    argv: list[str]
+    import_path: list[str]
+    directory: Path
+    """Where the agent runs."""
+    environment: dict[str, str] = Factory(dict)
+    """Variables beside those it inherits."""
+    task: bytes
+    """The task, pickled."""
+
+
+def serve(descriptor: int, parent: int) -> None:
+    """Be a worker of the process at the other end of a socket, until it ends.
+
+    Args:
+        descriptor: the socket's, inherited.
+        parent: the id of that process.
+    """
+    os.set_inheritable(descriptor, False)  # what an agent starts must not hold it open
+    _die_with(parent)
+    channel = socket.socket(fileno=descriptor)
+    carrier = _Carrier(channel)
+    with _Deaf().listening():
+        carrier.work()
+
+
+class _Carrier:
+    """Carries messages between the socket and the worker."""
+
+    def __init__(self, channel: socket.socket) -> None:
+        self._channel = channel
+        self._incoming = Incoming()
+        self._sending = threading.Lock()
+        self._worker: Worker | None = None
+
+    def work(self) -> None:
+        preparation = self._first()
+        threading.Thread(target=self._carry, name="fluxloop-carrier", daemon=True).start()
+        received = Received(preparation.script)
+        sys.argv = preparation.argv
+        try:
+            task = received.loads(preparation.task)
+        except BaseException as error:  # of a module that it names
+            told = f"the target cannot be loaded: {type_name(error)}: {message(error)}"
+            self._send(messages.FAILED, told.encode("utf-8", "backslashreplace"))
+            return
+        self._worker = Worker(task, self._send, received.loads)
+        self._worker.work()
+
+    def _first(self) -> Preparation:
+        while True:
+            if not self._incoming.read(self._channel):
+                _end()
+            for _, data in self._incoming.messages():
+                preparation: Preparation = pickle.loads(data)
+                return preparation
+
+    def _send(self, kind: bytes, data: bytes) -> None:
+        with self._sending:
+            try:
+                self._channel.sendall(framed(kind, data))
+            except ConnectionError:
+                _end()
+
+    def _carry(self) -> None:
+        poll = select.poll()
+        poll.register(self._channel, select.POLLIN)
+        while True:
+            worker = self._worker
+            wait = LOOK_SECONDS * 1000 if worker is not None and worker.is_busy else None
+            if poll.poll(wait):
+                if not self._incoming.read(self._channel):
+                    _end()
+                for kind, data in self._incoming.messages():
+                    assert self._worker is not None  # it was ready before anything was ordered
+                    self._worker.receive(kind, data)
+            if worker is not None:
+                worker.look()
+
+
+class _Deaf(Interrupt):
+    """Lets signals pass that are meant for the process that starts the runs: it ends its workers itself.
+
+    They are not ignored, because what is ignored here would be in all that the agent starts.
+    """
+
+    def _receive(self, number: int, frame: FrameType | None) -> None:
+        pass
+
+
+def _die_with(parent: int) -> None:
+    """End when the process that started this one does, though the agent never lets go of the interpreter."""
+    if sys.platform == "linux":
+        import ctypes
+
+        ctypes.CDLL(None).prctl(_DIE_WITH_PARENT, signal.SIGKILL)
+    if os.getppid() != parent:
+        _end()
+
+
+def _end() -> NoReturn:
+    """End this process, with all that the agent has started in its group."""
+    if os.getpgrp() == os.getpid():
+        os.killpg(0, signal.SIGKILL)
+    os._exit(1)

@@ -1,0 +1,202 @@
+"""A worker: runs attempts at a task for an executor that is in another process."""
+
+from __future__ import annotations
+
+import threading
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from itertools import count
+from queue import Empty, SimpleQueue
+from typing import Any
+
+from fluxloop.attempt import OpenAttempt
+from fluxloop.calling.loop import running
+from fluxloop.exceptions import TargetError
+from fluxloop.executors.flight import MAX_BATCH
+from fluxloop.executors.lane import Lane
+from fluxloop.executors.remote import messages
+from fluxloop.executors.remote.messages import RateAnswer, RateAsked, Result, Send
+from fluxloop.rates import asked_elsewhere
+from fluxloop.runner import Task
+from fluxloop.stacks import all_stacks, task_stack, thread_stack
+from fluxloop.tracing.capture import message, type_name
+from fluxloop.tracing.output import captured_output
+
+LOOK_SECONDS = 0.1
+"""How often whoever carries the messages is to let the worker look after the time."""
+
+
+class Worker:
+    """Run what is ordered, and tell what it came to.
+
+    One thread works, the one that calls `work`: sync agents run there, async ones on a loop beside
+    it. Another hands over what comes, and lets the worker look after the time. An attempt that is
+    over it and does not end is told with what is known of it; it is for the executor to end this
+    worker, because nothing else ends that attempt.
+
+    Args:
+        task: what each attempt does.
+        send: takes what the worker has to say, from any thread.
+        loads: unpickles the inputs.
+    """
+
+    def __init__(self, task: Task, send: Send, loads: Callable[[bytes], Any]) -> None:
+        self._task = task
+        self._send = send
+        self._loads = loads
+        self._flying: dict[OpenAttempt, int] = {}
+        """The tickets of attempts that have not been told; who takes one out tells it."""
+        self._given: SimpleQueue[OpenAttempt | None] = SimpleQueue()
+        """For a sync agent: what is to be run, and None for the end."""
+        self._ended: SimpleQueue[Any] = SimpleQueue()
+        """For an async one: what has ended, and None for the end."""
+        self._lane: Lane | None = None
+        self._calls = count()
+        self._answers: dict[int, SimpleQueue[RateAnswer]] = {}
+        self._ident: int | None = None
+
+    def work(self) -> None:
+        """Load and enter the target, run what comes until the end is told, and leave the target."""
+        self._ident = threading.get_ident()
+        try:
+            with captured_output(debugging=_no_terminal, redaction=self._task.redaction), asked_elsewhere(self._ask):
+                loaded = self._task.load()
+                self._task.prepared.append(loaded)
+                if loaded[0].is_async:
+                    self._run_together()
+                else:
+                    self._run_one_by_one()
+        except BaseException as error:
+            told = str(error) if isinstance(error, TargetError) else f"{type_name(error)}: {message(error)}"
+            self._send(messages.FAILED, _utf8(self._task.redaction.text(told)))
+
+    def _run_one_by_one(self) -> None:
+        runner = self._task.open()
+        with self._left_after(runner.__enter__, lambda: runner.__exit__(None, None, None)):
+            while (opened := self._given.get()) is not None:
+                self._tell([(opened, runner.run_opened(opened))])
+
+    def _run_together(self) -> None:
+        self._lane = lane = Lane(self._task, self._ended)
+        with self._left_after(lambda: None, lane.close):
+            while (first := self._ended.get()) is not None:
+                self._tell([first, *self._more()])
+
+    @contextmanager
+    def _left_after(self, enter: Callable[[], object], leave: Callable[[], object]) -> Iterator[None]:
+        enter()
+        self._send(messages.READY, b"")
+        try:
+            yield
+        finally:
+            with warnings.catch_warnings(record=True) as remarks:
+                warnings.simplefilter("always")
+                leave()
+            for remark in remarks:
+                self._send(messages.REMARK, _utf8(str(remark.message)))
+
+    def _more(self) -> Iterator[Any]:
+        for _ in range(MAX_BATCH):
+            try:
+                if (one := self._ended.get_nowait()) is None:
+                    self._ended.put(None)
+                    return
+                yield one
+            except Empty:
+                return
+
+    def _tell(self, ended: Sequence[Any]) -> None:
+        results = [
+            Result.of(ticket, attempt)
+            for opened, attempt in ended
+            if (ticket := self._flying.pop(opened, None)) is not None
+        ]
+        if results:
+            self._send(messages.RESULTS, messages.encode_results(results))
+
+    def receive(self, kind: bytes, data: bytes) -> None:
+        """Take what the executor sends."""
+        if kind == messages.ORDERS:
+            self._start(data)
+        elif kind == messages.MOMENT:
+            answer = messages.decode_answer(data)
+            self._answers[answer.call].put(answer)
+        elif kind == messages.RECALL:
+            self._send(messages.RETURNED, messages.encode_tickets(list(self._not_begun())))
+        elif kind == messages.WHERE:
+            self._send(messages.STACKS, _utf8(all_stacks(running.copy())))
+        elif kind == messages.END:
+            self._given.put(None)
+            self._ended.put(None)
+
+    def _start(self, data: bytes) -> None:
+        starting = []
+        for order, failed in messages.decode_orders(data, self._loads):
+            opened = self._task.attempt(order.planned, order.number)
+            self._flying[opened] = order.ticket
+            if failed is not None:
+                self._tell([(opened, opened.failed(failed))])
+            else:
+                starting.append(opened)
+        if self._lane is not None:
+            self._lane.start(starting)
+        else:
+            for opened in starting:
+                self._given.put(opened)
+
+    def _not_begun(self) -> Iterator[int]:
+        with suppress(Empty):
+            while (opened := self._given.get_nowait()) is not None:
+                yield self._flying.pop(opened)
+            self._given.put(None)
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether there is anything to look after."""
+        return bool(self._flying) and self._task.timeout_seconds is not None
+
+    def look(self) -> None:
+        """Tell of attempts that are over their time and do not end."""
+        limit = self._task.timeout_seconds
+        if limit is None:
+            return
+        late = [opened for opened in list(self._flying) if opened.seconds() > limit + opened.patience]
+        if not late:
+            return
+        if self._lane is not None and not self._lane.answers() and (blocker := self._lane.blocker()) is not None:
+            # The others can do nothing for it: they run again elsewhere, once its own time is over.
+            late = [blocker] if blocker.seconds() > limit else []
+        for opened in late:
+            if (ticket := self._flying.pop(opened, None)) is not None:
+                attempt = opened.abandon(limit, *self._where(opened))
+                self._send(messages.RESULTS, messages.encode_results([Result.of(ticket, attempt)]))
+
+    def _where(self, opened: OpenAttempt) -> tuple[str | None, str]:
+        lane = self._lane
+        if lane is None:
+            return (thread_stack(self._ident) if opened.task is None else task_stack(opened.task)), ""
+        if lane.answers():
+            return lane.where(opened), "; it went on in spite of its cancellation"
+        return lane.blocked_by(opened)
+
+    def _ask(self, name: str, gap: float, shares: int) -> float:
+        """Ask the executor for the next moment of a rate."""
+        call = next(self._calls)
+        answers = self._answers[call] = SimpleQueue()
+        try:
+            self._send(messages.ASK, messages.encode_message(RateAsked(call, name, gap, shares)))
+            answer = answers.get()
+        finally:
+            del self._answers[call]
+        if answer.problem is not None:
+            raise ValueError(answer.problem)
+        return answer.seconds
+
+
+def _no_terminal() -> None:
+    raise RuntimeError("a worker process has no terminal to debug in: run with executor inline")
+
+
+def _utf8(text: str) -> bytes:
+    return text.encode("utf-8", "backslashreplace")
