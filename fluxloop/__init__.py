@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from fluxloop.executors.base import Executor
     from fluxloop.executors.inline import InlineExecutor
     from fluxloop.executors.processes import ProcessesExecutor
+    from fluxloop.executors.ray import RayExecutor
     from fluxloop.executors.threads import ThreadsExecutor
     from fluxloop.experiment import Experiment
     from fluxloop.merging import merge
@@ -68,6 +69,7 @@ _HOMES = {
     "fluxloop.executors.base": ("Executor",),
     "fluxloop.executors.inline": ("InlineExecutor",),
     "fluxloop.executors.processes": ("ProcessesExecutor",),
+    "fluxloop.executors.ray": ("RayExecutor",),
     "fluxloop.executors.threads": ("ThreadsExecutor",),
     "fluxloop.experiment": ("Experiment",),
     "fluxloop.merging": ("merge",),
@@ -117,6 +119,7 @@ __all__ = [
     "OutputError",
     "PlannedRun",
     "ProcessesExecutor",
+    "RayExecutor",
     "ResumeError",
     "Run",
     "RunError",

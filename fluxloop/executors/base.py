@@ -50,6 +50,9 @@ class Executor(Protocol):
 class Elsewhere(Protocol):
     """An executor that sends the task to other processes."""
 
+    crash_retries: int
+    """Further attempts at a run whose worker has died, where the configuration says nothing."""
+
     def check(self, task: Task) -> None:
         """Find out, before anything runs, whether the task can be sent.
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from fluxloop.executors.flight import at_least_one
@@ -19,6 +21,8 @@ class ProcessesExecutor(WorkersExecutor):
     Sync agents have a process each; async ones run many at a time in as many processes as there are
     processors. A worker imports the agent itself and keeps it for all its runs. When one dies, the
     attempt it had is recorded as `crashed`; a hung attempt is ended with its worker at its time's end.
+    The agent and its inputs are pickled, so that no lambda, closure or function of a notebook can be
+    sent; context variables stay behind; a script that starts it needs `if __name__ == "__main__":`.
 
     Args:
         parallel: attempts in flight at a time; by default as many as there are processors.
@@ -37,10 +41,9 @@ class ProcessesExecutor(WorkersExecutor):
     def __str__(self) -> str:
         return f"processes, {self.parallel} at a time"
 
-    def _most_workers(self) -> int:
-        return self.workers
-
-    def _transport(self, task: Task) -> LocalWorkers:
-        return LocalWorkers(
-            Preparation(script=script(), argv=sys.argv, import_path=sys.path, directory=Path.cwd(), task=packed(task))
+    @contextmanager
+    def _workers(self, task: Task) -> Iterator[tuple[LocalWorkers, int]]:
+        preparation = Preparation(
+            script=script(), argv=sys.argv, import_path=sys.path, directory=Path.cwd(), task=packed(task)
         )
+        yield LocalWorkers(preparation), self.workers

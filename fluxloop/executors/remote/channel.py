@@ -31,8 +31,12 @@ class Incoming:
             data = channel.recv(_CHUNK)
         except ConnectionError:
             return False
-        self._buffer += data
+        self.add(data)
         return bool(data)
+
+    def add(self, data: bytes) -> None:
+        """Take more of the stream."""
+        self._buffer += data
 
     def messages(self) -> Iterator[tuple[bytes, bytes]]:
         """Take out the messages that are whole."""

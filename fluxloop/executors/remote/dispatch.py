@@ -128,6 +128,8 @@ class Dispatch:
     _orders: dict[int, Order] = field(init=False, factory=dict)
     """By ticket, what the schedule has given and has not got back."""
     _waiting: deque[_Waiting] = field(init=False, factory=deque)
+    _unsent: list[Attempt] = field(init=False, factory=list)
+    """What attempts came to that no worker could be sent."""
     _last_ticket: int = field(init=False, default=0)
     _took: deque[float] = field(init=False, factory=lambda: deque(maxlen=REMEMBERED))
     """How many milliseconds the last attempts took."""
@@ -169,7 +171,12 @@ class Dispatch:
         room = self._room
         while takes and len(self._orders) < room and (taken := self.schedule.take()):
             self._last_ticket += 1
-            order = self._orders[self._last_ticket] = Order(self._last_ticket, *taken)
+            try:
+                order = Order.of(self._last_ticket, *taken)
+            except TypeError as error:
+                self._unsent.append(self.task.attempt(*taken).failed(error))
+                break  # it is settled before the next is taken
+            self._orders[order.ticket] = order
             self._waiting.append(_Waiting(order))
         if self._waiting:
             self._assign()
@@ -234,8 +241,9 @@ class Dispatch:
 
     def _landed(self) -> list[Attempt]:
         full = len(self._orders) >= self._room
-        batch: list[Attempt] = []
-        for link, kind, data in self.transport.receive(HEARTBEAT if full else self.schedule.wait_seconds()):
+        batch, self._unsent = self._unsent, []
+        wait = 0.0 if batch else HEARTBEAT if full else self.schedule.wait_seconds()
+        for link, kind, data in self.transport.receive(wait):
             if (member := self._members.get(link)) is not None:  # else it has been ended
                 self._take(member, kind, data, batch)
         if self._inquiry is not None and not self._inquiry.is_asked:
@@ -248,7 +256,7 @@ class Dispatch:
         return batch
 
     def _take(self, member: _Worker, kind: bytes, data: bytes, batch: list[Attempt]) -> None:
-        if kind == messages.RESULTS:
+        if kind in (messages.RESULTS, messages.LAST):
             self._settle(member, data, batch)
         elif kind == messages.READY:
             member.is_ready = self._has_worked = True
@@ -263,6 +271,9 @@ class Dispatch:
         elif kind == messages.FAILED:
             self._forget(member)
             self._do_without(f"{_text(data)} (in a worker process)")
+        elif kind == messages.HOPELESS:
+            self._forget(member)
+            self._failure = TargetError(self.task.redaction.text(_text(data)))
         elif kind == messages.GONE:
             self._lose(member, f"its worker process {_text(data)}", batch)
         elif kind == messages.LOST:
@@ -294,7 +305,11 @@ class Dispatch:
         for result in results:
             if member.orders.pop(result.ticket, None) is None:
                 continue
-            attempt = result.attempt(self._orders.pop(result.ticket))
+            order = self._orders.pop(result.ticket)
+            attempt = result.attempt(order)
+            if result.is_unread:
+                known = self.task.attempt(order.planned, order.number).crashed("", 0.0)
+                attempt.input, attempt.told = known.input, known.told
             batch.append(attempt)
             self._took.append(attempt.duration_ms)
             member.suspect = False
@@ -351,6 +366,7 @@ class Dispatch:
 
     def _do_without(self, why: str) -> None:
         """Make do with one worker fewer, or give up with the last."""
+        why = self.task.redaction.text(why)
         if not self._members:
             self._failure = TargetError(why)
             return

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager
 
 from fluxloop.executors.flight import at_least_one
 from fluxloop.executors.remote.dispatch import Dispatch, Transport
@@ -17,6 +18,8 @@ from fluxloop.schedule import Schedule
 class WorkersExecutor(ABC):
     """Run up to `parallel` attempts at a time in workers: sync agents one in each, async ones many."""
 
+    crash_retries = 0
+    """Further attempts at a run whose worker has died, where the configuration says nothing."""
     short = 8
     """Short attempts that a worker is sent at a time: so that it need not wait until each is settled."""
 
@@ -28,12 +31,8 @@ class WorkersExecutor(ABC):
         return f"{type(self).__name__}({self.parallel})"
 
     @abstractmethod
-    def _transport(self, task: Task) -> Transport:
-        """Return what starts workers for the task."""
-
-    @abstractmethod
-    def _most_workers(self) -> int:
-        """Return how many workers share the attempts at an async agent."""
+    def _workers(self, task: Task) -> AbstractContextManager[tuple[Transport, int]]:
+        """Enter what starts workers for the task; get with it how many may share attempts at an async agent."""
 
     def check(self, task: Task) -> None:
         """Find out whether the task can be sent to another process.
@@ -53,24 +52,28 @@ class WorkersExecutor(ABC):
         Raises:
             TargetError: the target cannot be sent to a worker, or no worker can load it.
         """
-        is_async = task.load_target().is_async
+        target = task.prepared[0][0] if task.prepared else task.load_target()
         task.prepared.clear()  # what was built to prove the target is for no worker
-        workers = min(self.parallel, self._most_workers()) if is_async else self.parallel
-        dispatch = Dispatch(
-            task=task,
-            schedule=schedule,
-            transport=self._transport(task),
-            workers=workers,
-            parallel=self.parallel,
-            together=-(-self.parallel // workers),
-            short=1 if is_async else self.short,
-            patience=LINGER if is_async else 0.0,
-        )
-        self._running.append(dispatch)
-        try:
-            yield from dispatch.batches()
-        finally:
-            self._running.remove(dispatch)
+        is_async, limits = target.is_async, schedule.limits
+        # What is sent ahead would start in spite of these.
+        is_strict = limits.max_failures is not None or limits.start_gap > 0
+        with self._workers(task) as (transport, most):
+            workers = min(self.parallel, most) if is_async else self.parallel
+            dispatch = Dispatch(
+                task=task,
+                schedule=schedule,
+                transport=transport,
+                workers=workers,
+                parallel=self.parallel,
+                together=-(-self.parallel // workers),
+                short=1 if is_async or is_strict else self.short,
+                patience=LINGER if is_async else 0.0,
+            )
+            self._running.append(dispatch)
+            try:
+                yield from dispatch.batches()
+            finally:
+                self._running.remove(dispatch)
 
 
 def processors() -> int:

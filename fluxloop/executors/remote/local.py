@@ -13,6 +13,7 @@ import sys
 import time
 from collections.abc import Sequence
 from contextlib import suppress
+from typing import Any
 
 from fluxloop.executors.remote import messages
 from fluxloop.executors.remote.channel import Incoming, framed
@@ -43,6 +44,10 @@ class LocalWorkers:
         self._selector = selectors.DefaultSelector()
         self._links: set[LocalLink] = set()
         self._looked = time.monotonic()
+        self._bell, self._ear = socket.socketpair()
+        for end in (self._bell, self._ear):
+            end.setblocking(False)
+        self._selector.register(self._ear, selectors.EVENT_READ)
 
     def start(self) -> LocalLink:
         ours, theirs = socket.socketpair()
@@ -64,16 +69,26 @@ class LocalWorkers:
         return subprocess.Popen(
             [sys.executable, *flags, "-c", _COMMAND, str(descriptor), str(os.getpid()), json.dumps(path)],
             stdin=subprocess.DEVNULL,
+            stdout=_shown_in(sys.stdout),
+            stderr=_shown_in(sys.stderr),
             pass_fds=[descriptor],
             cwd=self._preparation.directory,
             env={**os.environ, **self._preparation.environment},
             process_group=0,  # Ctrl-C is for this process alone, and a worker ends with all it has started
         )
 
+    def wake(self) -> None:
+        """Let `receive` return at once, from any thread."""
+        with suppress(BlockingIOError):  # it is full of such wishes
+            self._bell.send(b"!")
+
     def receive(self, seconds: float) -> list[Message]:
         found: list[Message] = []
         for key, events in self._selector.select(seconds):
-            link: LocalLink = key.data
+            link: LocalLink | None = key.data
+            if link is None:
+                self._ear.recv(4096)
+                continue
             if events & selectors.EVENT_WRITE:
                 link.flush()
             if events & selectors.EVENT_READ:
@@ -100,6 +115,8 @@ class LocalWorkers:
         for link in left:
             link.kill()
         self._selector.close()
+        self._bell.close()
+        self._ear.close()
         return found
 
 
@@ -182,6 +199,14 @@ class LocalLink:
             return _told(self._process.wait(ENDING_SECONDS))
         except subprocess.TimeoutExpired:  # the system holds it, as in a call to a disk that has gone
             return "does not end"
+
+
+def _shown_in(stream: Any) -> int | None:
+    """Return the file that a stream writes to, which may have been redirected, or None for what is inherited."""
+    try:  # not a notebook's stream, which names the terminal behind it
+        return int(stream.fileno()) if hasattr(stream, "line_buffering") else None
+    except (OSError, ValueError):  # it writes to none
+        return None
 
 
 def _told(code: int) -> str:

@@ -15,6 +15,7 @@ from attrs import frozen
 
 from fluxloop.records import Attempt, Case, Observation, PlannedRun, RunError, Status
 from fluxloop.store.codec import encode
+from fluxloop.tracing.capture import message, type_name
 
 Send = Callable[[bytes, bytes], None]
 """Sends a message: its kind, and what it holds."""
@@ -38,8 +39,12 @@ READY = b"R"
 """The target is loaded and entered."""
 FAILED = b"F"
 """It cannot be; why."""
+HOPELESS = b"H"
+"""It cannot be in any worker; why."""
 RESULTS = b"D"
 """What attempts came to."""
+LAST = b"L"
+"""The same, and nothing is left to do."""
 RETURNED = b"B"
 """Tickets of orders that have not begun and will not here."""
 ASK = b"A"
@@ -49,7 +54,11 @@ STACKS = b"S"
 REMARK = b"W"
 """A warning."""
 
-# From whatever carries messages.
+# To and from whatever carries messages.
+START = b"n"
+"""Start a worker."""
+KILL = b"k"
+"""End it at once."""
 GONE = b"g"
 """The worker has ended; how."""
 LOST = b"l"
@@ -63,41 +72,54 @@ class Order:
     ticket: int
     planned: PlannedRun
     number: int
+    given: str | bytes = b""
+    """What the agent is given, ready to be sent."""
+
+    @classmethod
+    def of(cls, ticket: int, planned: PlannedRun, number: int) -> Order:
+        """Return an order that can be sent.
+
+        Raises:
+            TypeError: what the agent is given cannot be pickled.
+        """
+        case = planned.case
+        if type(case.input) is str and case.expected is None and case.metadata is None:
+            return cls(ticket, planned, number, case.input)
+        try:
+            return cls(ticket, planned, number, pickle.dumps((case.input, case.expected, case.metadata)))
+        except Exception as error:
+            told = f"the input cannot be sent to another process: {type_name(error)}: {message(error)}"
+            raise TypeError(told) from error
 
 
 def encode_orders(orders: Sequence[Order]) -> bytes:
-    """Return orders as bytes.
-
-    Raises:
-        Exception: an input cannot be pickled.
-    """
+    """Return orders as bytes."""
     return pickle.dumps([_told(order) for order in orders])
 
 
 def _told(order: Order) -> tuple[Any, ...]:
     planned, case = order.planned, order.planned.case
-    plain = type(case.input) is str
-    # An object apart, so that one that cannot be made again costs its own run.
-    value = case.input if plain else pickle.dumps(case.input)
-    told = (case.index, case.id, plain, value, case.persona, case.expected, case.metadata)
+    told = (case.index, case.id, order.given, case.persona)
     return order.ticket, planned.trace_id, told, planned.iteration, planned.seed, order.number
 
 
-def decode_orders(data: bytes, loads: Callable[[bytes], Any]) -> Iterable[tuple[Order, Exception | None]]:
+def decode_orders(data: bytes, loads: Callable[[bytes], Any]) -> Iterable[tuple[Order, BaseException | None]]:
     """Return the orders, each with why its input could not be made again, or None.
 
     Args:
         data: what `encode_orders` gave.
-        loads: unpickles an input.
+        loads: unpickles what an agent is given; apart, so that what fails costs its own run.
     """
-    for ticket, trace_id, (index, id, plain, value, *rest), iteration, seed, number in pickle.loads(data):
+    for ticket, trace_id, (index, id, given, persona), iteration, seed, number in pickle.loads(data):
         failed = None
-        if not plain:
+        value, expected, metadata = given, None, None
+        if type(given) is bytes:
             try:
-                value = loads(value)
-            except Exception as error:
+                value, expected, metadata = loads(given)
+            except BaseException as error:
                 value, failed = None, error
-        yield Order(ticket, PlannedRun(trace_id, Case(index, id, value, *rest), iteration, seed), number), failed
+        case = Case(index, id, value, persona, expected, metadata)
+        yield Order(ticket, PlannedRun(trace_id, case, iteration, seed), number), failed
 
 
 class Result(msgspec.Struct, array_like=True):
@@ -119,6 +141,8 @@ class Result(msgspec.Struct, array_like=True):
     is_overload: bool
     left_running: bool
     told: Case | None
+    is_unread: bool = False
+    """Whether the worker has not seen its input."""
 
     @classmethod
     def of(cls, ticket: int, attempt: Attempt) -> Result:

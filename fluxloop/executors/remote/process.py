@@ -9,15 +9,17 @@ import signal
 import socket
 import sys
 import threading
+from io import TextIOWrapper
 from pathlib import Path
 from types import FrameType
 from typing import NoReturn
 
 from attrs import Factory, frozen
 
+from fluxloop.exceptions import TargetError
 from fluxloop.executors.remote import messages
 from fluxloop.executors.remote.channel import Incoming, framed
-from fluxloop.executors.remote.sending import Received, Script
+from fluxloop.executors.remote.sending import Received, Script, loading
 from fluxloop.executors.remote.worker import LOOK_SECONDS, Worker
 from fluxloop.interrupt import Interrupt
 from fluxloop.tracing.capture import message, type_name
@@ -50,6 +52,9 @@ def serve(descriptor: int, parent: int) -> None:
     """
     os.set_inheritable(descriptor, False)  # what an agent starts must not hold it open
     _die_with(parent)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):
+            stream.reconfigure(line_buffering=True)  # a worker that is killed has shown what it printed
     channel = socket.socket(fileno=descriptor)
     carrier = _Carrier(channel)
     with _Deaf().listening():
@@ -71,10 +76,14 @@ class _Carrier:
         received = Received(preparation.script)
         sys.argv = preparation.argv
         try:
-            task = received.loads(preparation.task)
+            with loading("the agent's module"):
+                task = received.loads(preparation.task)
+                if isinstance(task.target, str) and task.target.startswith("__main__:"):
+                    received.main()
         except BaseException as error:  # of a module that it names
-            told = f"the target cannot be loaded: {type_name(error)}: {message(error)}"
-            self._send(messages.FAILED, told.encode("utf-8", "backslashreplace"))
+            is_ours = isinstance(error, TargetError)
+            told = message(error) if is_ours else f"the target cannot be loaded: {type_name(error)}: {message(error)}"
+            self._send(messages.HOPELESS if is_ours else messages.FAILED, told.encode("utf-8", "backslashreplace"))
             return
         self._worker = Worker(task, self._send, received.loads)
         self._worker.work()

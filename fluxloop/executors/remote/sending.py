@@ -7,10 +7,12 @@ import io
 import os
 import pickle
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
 from importlib.abc import InspectLoader
-from importlib.machinery import SourceFileLoader
-from types import CodeType, ModuleType
+from importlib.machinery import ModuleSpec, SourceFileLoader
+from types import CodeType, FunctionType, ModuleType
 from typing import Any
 
 from attrs import frozen
@@ -23,6 +25,9 @@ MAIN = "__mp_main__"
 """The name under which a worker imports the script that was started, as `multiprocessing` does."""
 
 _loading: list[str] = []
+"""What is being imported for the agent in this worker."""
+_refused: list[TargetError] = []
+"""Why experiments were refused meanwhile."""
 
 
 @frozen
@@ -38,10 +43,11 @@ class Script:
 def script() -> Script | None:
     """Return what was started, or None at a prompt and in a notebook."""
     main = sys.modules["__main__"]
-    if (spec := getattr(main, "__spec__", None)) is not None:
+    spec = getattr(main, "__spec__", None)
+    if spec is not None and spec.name != "__main__":  # which a folder or an archive is
         return Script(spec.name, None)
     path = getattr(main, "__file__", None)
-    return None if path is None else Script(None, os.path.abspath(path))
+    return Script(None, os.path.abspath(path)) if path is not None and os.path.isfile(path) else None
 
 
 def packed(task: Task) -> bytes:
@@ -51,20 +57,25 @@ def packed(task: Task) -> bytes:
         TargetError: its target, or an argument, cannot be sent to another process; says what to do.
     """
     if not isinstance(task.target, str):
-        _prove("runner.target", task.target)
+        _prove("runner.target", task.target, _FACTORY)
     for name, value in task.args.items():
-        _prove(f"runner.args.{name}", value)
-    return pickle.dumps(task)
+        _prove(f"runner.args.{name}", value, _IN_THE_AGENT)
+    try:
+        return pickle.dumps(task)
+    except Exception as error:
+        told = f"{type_name(error)}: {message(error)}; {_IN_THE_AGENT}"
+        raise TargetError(f"what the runs are given cannot be sent to another process: {told}") from None
 
 
-def _prove(key: str, value: Any) -> None:
+def _prove(key: str, value: Any, way_out: str) -> None:
     try:
         data = pickle.dumps(value)
     except Exception as error:
-        raise TargetError(f"{key}: {_named(value)} cannot be sent to another process: {_why(value, error)}") from None
+        told = f"{key}: {_named(value)} cannot be sent to another process: {_why(value, error, way_out)}"
+        raise TargetError(told) from None
     if script() is None and _names_main(data):
         told = "is defined in a notebook or at a prompt, where no other process can find it"
-        raise TargetError(f"{key}: {_named(value)} {told}: {_FIX}")
+        raise TargetError(f"{key}: {_named(value)} {told}: {_MODULE}")
 
 
 def _names_main(data: bytes) -> bool:
@@ -73,20 +84,26 @@ def _names_main(data: bytes) -> bool:
     return any(argument == "__main__" for _, argument, _ in pickletools.genops(data))
 
 
-_FIX = "put it into a module, as `def` at its top level, and import it from there; or use the executor threads"
+_MODULE = "put it into a module, at its top level, and import it from there; or use the executor threads"
+_FACTORY = "name a factory in a module that makes it, as module:factory(); or use the executor threads"
+_IN_THE_AGENT = "pass what it is made from, and make it in the agent; or use the executor threads"
 
 
 def _named(value: Any) -> str:
+    if isinstance(value, partial):
+        return f"a partial of {_named(value.func)}"
     return getattr(value, "__qualname__", None) or f"an object of class {type(value).__qualname__}"
 
 
-def _why(value: Any, error: Exception) -> str:
-    name = getattr(value, "__qualname__", "")
+def _why(value: Any, error: Exception, way_out: str) -> str:
+    while isinstance(value, partial):
+        value = value.func
+    name = getattr(value, "__qualname__", None) or type(value).__qualname__
     if name.rpartition(".")[2] == "<lambda>":
-        return f"a lambda has no name to be found by; {_FIX}"
+        return f"a lambda has no name to be found by; write it with `def`, and {_MODULE}"
     if "<locals>" in name:
-        return f"it is defined inside a function, where no other process can find it; {_FIX}"
-    return f"{type_name(error)}: {message(error)}; name a factory in a module that makes it, as module:factory()"
+        return f"it is defined inside a function, where no other process can find it; {_MODULE}"
+    return f"{type_name(error)}: {message(error)}; {way_out}"
 
 
 class Received:
@@ -125,27 +142,55 @@ class _Unpickler(pickle.Unpickler):
 
 
 def _imported(script: Script) -> ModuleType:
-    code, package = _code(script)
+    code, spec = _code(script)
     module = ModuleType(MAIN)
-    module.__package__ = package
+    module.__package__ = None if spec is None else spec.parent
+    module.__spec__ = spec
     module.__file__ = code.co_filename
     # What the agent starts with `multiprocessing` looks for it there.
     sys.modules["__main__"] = sys.modules[MAIN] = module
-    _loading.append(code.co_filename)
-    try:
+    with loading(code.co_filename):
         exec(code, module.__dict__)
-    finally:
-        _loading.pop()
+    module.__name__ = "__main__"
+    _rename(module.__dict__)
     return module
 
 
-def _code(script: Script) -> tuple[CodeType, str | None]:
+def _rename(names: dict[str, Any]) -> None:
+    """Let what the script defines say that it is of `__main__`, as where it was started: records show it."""
+    for value in list(names.values()):
+        if isinstance(value, type | FunctionType) and value.__module__ == MAIN:
+            value.__module__ = "__main__"
+            if isinstance(value, type):
+                _rename(dict(vars(value)))
+
+
+@contextmanager
+def loading(what: str) -> Iterator[None]:
+    """Refuse experiments while the agent is imported in a worker, which would start workers of their own.
+
+    Raises:
+        TargetError: one was started, even where nobody was told.
+    """
+    _loading.append(what)
+    try:
+        yield
+    except BaseException:
+        if not _refused:
+            raise
+    finally:
+        _loading.pop()
+    if _refused:
+        raise _refused[0] from None
+
+
+def _code(script: Script) -> tuple[CodeType, ModuleSpec | None]:
     if script.module is not None:
         spec = importlib.util.find_spec(script.module)
         code = spec.loader.get_code(script.module) if spec and isinstance(spec.loader, InspectLoader) else None
         if spec is None or code is None:
             raise TargetError(f"cannot import {script.module}, which was started")
-        return code, spec.parent
+        return code, spec
     loader = SourceFileLoader(MAIN, str(script.path))
     code = loader.get_code(MAIN)
     assert code is not None
@@ -153,13 +198,15 @@ def _code(script: Script) -> tuple[CodeType, str | None]:
 
 
 def refuse_in_worker() -> None:
-    """Refuse an experiment that a script starts while a worker imports it.
+    """Refuse an experiment that a script or module starts while a worker imports it.
 
     Raises:
-        TargetError: names the script and the guard that is missing.
+        TargetError: names it, and the guard that is missing.
     """
     if _loading:
-        raise TargetError(
+        refused = TargetError(
             f"{_loading[-1]} starts an experiment when it is imported, as each worker process does to find the agent: "
             'put what starts it below `if __name__ == "__main__":`'
         )
+        _refused.append(refused)
+        raise refused

@@ -17,6 +17,7 @@ from fluxloop.executors.flight import MAX_BATCH
 from fluxloop.executors.lane import Lane
 from fluxloop.executors.remote import messages
 from fluxloop.executors.remote.messages import RateAnswer, RateAsked, Result, Send
+from fluxloop.executors.remote.sending import loading
 from fluxloop.rates import asked_elsewhere
 from fluxloop.runner import Task
 from fluxloop.stacks import all_stacks, task_stack, thread_stack
@@ -61,7 +62,8 @@ class Worker:
         self._ident = threading.get_ident()
         try:
             with captured_output(debugging=_no_terminal, redaction=self._task.redaction), asked_elsewhere(self._ask):
-                loaded = self._task.load()
+                with loading(str(self._task.target)):
+                    loaded = self._task.load()
                 self._task.prepared.append(loaded)
                 if loaded[0].is_async:
                     self._run_together()
@@ -113,7 +115,7 @@ class Worker:
             if (ticket := self._flying.pop(opened, None)) is not None
         ]
         if results:
-            self._send(messages.RESULTS, messages.encode_results(results))
+            self._send(messages.RESULTS if self._flying else messages.LAST, messages.encode_results(results))
 
     def receive(self, kind: bytes, data: bytes) -> None:
         """Take what the executor sends."""
@@ -134,10 +136,12 @@ class Worker:
         starting = []
         for order, failed in messages.decode_orders(data, self._loads):
             opened = self._task.attempt(order.planned, order.number)
-            self._flying[opened] = order.ticket
             if failed is not None:
-                self._tell([(opened, opened.failed(failed))])
+                result = Result.of(order.ticket, opened.failed(failed))
+                result.is_unread = True
+                self._send(messages.RESULTS, messages.encode_results([result]))
             else:
+                self._flying[opened] = order.ticket
                 starting.append(opened)
         if self._lane is not None:
             self._lane.start(starting)

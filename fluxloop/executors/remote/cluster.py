@@ -1,0 +1,157 @@
+"""A connection to a cluster of Ray, or one started here; kept quiet, and ended with the experiment."""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+from attrs import frozen
+
+from fluxloop.exceptions import ConfigError, Problem
+from fluxloop.executors.remote import reaper
+
+CONNECT_SECONDS = 5.0
+"""How long a cluster may take to answer."""
+NOT_SHIPPED = (".git", ".venv", "venv", "node_modules", "__pycache__", "experiments")
+
+# Read by Ray as it is imported or started.
+_QUIET = {
+    "RAY_USAGE_STATS_ENABLED": "0",  # nobody is told of the experiment
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+    "RAY_IGNORE_UNHANDLED_ERRORS": "1",
+}
+
+
+@frozen(kw_only=True)
+class Cluster:
+    """What is known of a cluster that this process is connected to."""
+
+    ray: Any
+    is_local: bool
+    """True when it was started here, for this experiment."""
+    is_shipped: bool
+    """True when the project was sent to its machines."""
+
+    def processors(self) -> float:
+        """Return how many there are now."""
+        return float(self.ray.cluster_resources().get("CPU", 0.0))
+
+
+@contextmanager
+def connected(address: str | None, *, processors: float, project: Path) -> Iterator[Cluster]:
+    """Connect to a cluster, or start one, for as long as the context lasts.
+
+    A connection that the program has made already is used as it is, and stays.
+
+    Args:
+        address: as `auto` or `host:6379`; by default the environment's RAY_ADDRESS, else a cluster is started here.
+        processors: how many it has at least, when it is started here.
+        project: the folder that is sent to the machines of any other.
+
+    Raises:
+        ConfigError: the cluster does not answer.
+    """
+    ray = _imported()
+    if ray.is_initialized():
+        yield Cluster(ray=ray, is_local=False, is_shipped=False)
+        return
+    address = address or os.environ.get("RAY_ADDRESS") or "local"
+    options: dict[str, Any] = {"address": address}
+    if address == "local":
+        options |= {"num_cpus": processors, "include_dashboard": False}
+    else:
+        _check(address)
+        options["runtime_env"] = {"working_dir": str(project), "excludes": list(NOT_SHIPPED)}
+    _connect(ray, address, options)
+    try:
+        with _reaped() if address == "local" else _nothing():
+            yield Cluster(ray=ray, is_local=address == "local", is_shipped=address != "local")
+    finally:
+        with _signals_kept():
+            ray.shutdown()
+
+
+def _imported() -> Any:
+    for name, value in _QUIET.items():
+        os.environ.setdefault(name, value)
+    import ray
+
+    return ray
+
+
+def _check(address: str) -> None:
+    """Find out soon whether anything answers; Ray itself takes a minute and more, and hears no signal meanwhile."""
+    if address == "auto":
+        return
+    host, separator, port = address.rpartition(":")
+    if "://" in address or not separator or not port.isdigit():
+        raise _problem(f"expected local, auto or HOST:PORT of the cluster's head, as head:6379, got {address!r}")
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), CONNECT_SECONDS).close()
+    except OSError as error:
+        told = f"no cluster answers at {address}: {error.strerror or error}; is it running (`ray status`)?"
+        raise _problem(told) from None
+
+
+def _connect(ray: Any, address: str, options: dict[str, Any]) -> None:
+    logging.getLogger("ray").setLevel(logging.CRITICAL)
+    try:
+        with _signals_kept():
+            ray.init(**options, log_to_driver=False, logging_level=logging.CRITICAL, configure_logging=False)
+    except Exception as error:  # of many kinds
+        with suppress(Exception):
+            ray.shutdown()
+        raise _problem(f"{address}: {type(error).__name__}: {error}") from error
+    with suppress(AttributeError):  # its own name for it; without it each death of a worker is told on the screen
+        ray._private.worker._worker_logs_enabled = False
+
+
+def _problem(told: str) -> ConfigError:
+    return ConfigError([Problem("configuration", told, "runner.ray.address")])
+
+
+@contextmanager
+def _signals_kept() -> Iterator[None]:
+    """Put back what Ray puts in the place of signal handlers, for good."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            if handler is not None:
+                signal.signal(number, handler)
+
+
+@contextmanager
+def _nothing() -> Iterator[None]:
+    yield
+
+
+@contextmanager
+def _reaped() -> Iterator[None]:
+    """See to it that nothing of a local cluster outlives this process, should it be killed."""
+    if sys.platform != "linux":
+        yield
+        return
+    command: Sequence[str] = (sys.executable, "-I", "-S", str(reaper.__file__), str(os.getpid()))
+    process = subprocess.Popen(command, stdin=subprocess.PIPE, process_group=0)
+    assert process.stdin is not None
+    try:
+        yield
+    finally:
+        with suppress(BrokenPipeError):
+            process.stdin.write(b"done")
+            process.stdin.close()
+        process.wait()
