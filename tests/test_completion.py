@@ -15,6 +15,7 @@ import pexpect
 import pytest
 
 from fluxloop import Experiment
+from tests.durability.lab import Lab
 
 Complete = Callable[..., list[str]]
 
@@ -34,17 +35,17 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.fixture
-def complete(folder: Path) -> Complete:
+def complete(folder: Path, forking: Lab) -> Complete:
     """What a shell is told when Tab is pressed at the end of a line."""
 
     def complete(*words: str, shell: str = "bash", **variables: str) -> list[str]:
         line = {"COMP_WORDS": "\n".join(("fluxloop", *words)), "COMP_CWORD": str(len(words))}
         if shell == "fish":
             line["COMP_CWORD"] = words[-1]
-        environment = {**os.environ, **line, "_FLUXLOOP_COMPLETE": f"{shell}_complete", **variables}
-        ran = subprocess.run(["fluxloop"], env=environment, capture_output=True, text=True, check=False)
-        assert ran.stderr == ""
-        return ran.stdout.splitlines()
+        environment = {**line, "_FLUXLOOP_COMPLETE": f"{shell}_complete", **variables}
+        ran = forking.run(environment=environment, cwd=Path.cwd())
+        assert ran.told == ""
+        return ran.said.splitlines()
 
     return complete
 

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import json
 import os
 import subprocess
 import sys
+import tempfile
+import threading
 import time
 import traceback
 from collections.abc import Callable, Iterator, Mapping
@@ -63,7 +66,7 @@ class Lab:
     """Start command lines in a project.
 
     Args:
-        project: where they start.
+        project: where they start, unless told otherwise.
         notes: a folder for what they print.
     """
 
@@ -90,13 +93,16 @@ class Lab:
         environment: Mapping[str, str] | None = None,
         gate: Path | None = None,
         script: str | None = None,
+        cwd: Path | None = None,
     ) -> Command:
         """Start `fluxloop` with arguments.
 
         Args:
             faults: as `Faults` takes them.
+            environment: what it has beside the variables of this process.
             gate: a file; it does not go on before that is taken away.
             script: Python to run in its place.
+            cwd: where it starts.
         """
         self._number += 1
         place = self._notes / str(self._number)
@@ -107,10 +113,10 @@ class Lab:
         answer = self.ask(
             do="start",
             arguments=arguments,
-            project=str(self.project),
+            project=str(cwd or self.project),
             place=str(place),
             faults=told,
-            environment=dict(environment or {}),
+            environment={**os.environ, **(environment or {})},
             gate=None if gate is None else str(gate),
             script=script,
         )
@@ -149,6 +155,9 @@ def _become(order: Mapping[str, Any]) -> None:
         os.close(handle)
     sys.stdin, sys.stdout, sys.stderr = open(0), open(1, "w"), open(2, "w", buffering=1)  # noqa: SIM115
     os.chdir(order["project"])
+    sys.path[0] = os.getcwd()
+    sys.argv = ["fluxloop", *order["arguments"]]
+    os.environ.clear()
     os.environ.update(order["environment"])
     if order["gate"]:
         Path(place, "ready").touch()
@@ -184,18 +193,25 @@ def _end(code: int) -> NoReturn:
 
 
 def _serve() -> None:
-    sys.path.insert(0, str(ROOT))
+    sys.path[0] = str(ROOT)
+    sys.dont_write_bytecode = True  # an agent that is written anew within a second would be the old one
     import fluxloop.reports.rows
     import fluxloop.tracing.decorators
-    import fluxloop.verifying  # noqa: F401
-    import fluxloop_cli.main
-    import fluxloop_cli.run
-    import fluxloop_cli.verify  # noqa: F401
+    import fluxloop.verifying
+    import tests.durability.faults  # noqa: F401
     from fluxloop import Experiment
 
     # What is made at first use, such as converters, need not be made again by each.
-    Experiment({"runner": {"parallel": 2}}, target=str.upper, inputs=["hi"], seed=1).preview()
+    with tempfile.TemporaryDirectory() as place:
+        settings = {"runner": {"parallel": 2}}
+        Experiment(settings, target=str.upper, inputs=["hi"], seed=1, output_dir=f"{place}/first").preview()
+        done = Experiment(target=str.upper, inputs=["hi"], seed=1, output_dir=f"{place}/second").run()
+        fluxloop.verifying.verify(done.path)
+    assert threading.active_count() == 1, "a thread would be missing in each fork"
 
+    # A collection in a fork would touch, and so copy, all of this.
+    gc.collect()
+    gc.freeze()
     under_way = set()
     for line in iter(sys.stdin.readline, ""):
         order = json.loads(line)

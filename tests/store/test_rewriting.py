@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import inspect
 import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 from fluxloop.store.rewriting import current_file, finish_rewrite, is_rewriting, rewriting
+from tests.durability.faults import CRASHED
+from tests.durability.lab import Lab
 
 NAMES = ("one", "two", "three")
 
@@ -85,17 +86,10 @@ def test_after_the_moment_of_change_a_crash_leaves_the_new(old: Path, moved: int
     assert content(old) == NEW
 
 
-def test_a_crash_at_any_step_leaves_all_old_or_all_new(tmp_path: Path) -> None:
+def test_a_crash_at_any_step_leaves_all_old_or_all_new(forking: Lab, tmp_path: Path) -> None:
     """A process that ends at its nth step on the disk, for every n."""
-    script = """
-import os, sys
-from pathlib import Path
-sys.path.insert(0, sys.argv[3])
-from tests.durability.faults import Faults
-from tests.store.test_rewriting import write_new
-Faults(sys.argv[1], os.devnull, "exit before", int(sys.argv[2])).install()
-write_new(Path(sys.argv[1]))
-"""
+    script = "import sys\nfrom pathlib import Path\nfrom fluxloop.store.rewriting import rewriting\n"
+    script += f"NAMES = {NAMES}\n{inspect.getsource(write_new)}\nwrite_new(Path(sys.argv[1]))\n"
     old = {"one": "old one", "two": "old two"}
     new = {name: f"new {name}" for name in NAMES}
     seen = []
@@ -104,13 +98,14 @@ write_new(Path(sys.argv[1]))
         path.mkdir()
         for name, text in old.items():
             (path / name).write_text(text)
-        root = str(Path(__file__).parents[2])
-        done = subprocess.run([sys.executable, "-c", script, str(path), str(number), root], check=False)
+        faults = {"under": str(path), "do": "exit before", "at": number}
+        done = forking.run(str(path), script=script, faults=faults)
+        assert done.code in (0, CRASHED), done.told
         told = {name: current_file(path, name) for name in NAMES}
         assert {name: file.read_text() for name, file in told.items() if file.exists()} in (old, new)
         finish_rewrite(path)
         seen.append(content(path))
-        if done.returncode == 0:
+        if done.code == 0:
             break
     assert seen[-1] == new
     change = seen.index(new)
