@@ -150,16 +150,17 @@ class OpenAttempt:
         attempt.retry = is_named(TimeoutError(), self._retry_on)
         return attempt
 
-    def crashed(self, told: str, started_ago: float) -> Attempt:
+    def crashed(self, told: str, started_ago: float, kind: ErrorKind = "agent") -> Attempt:
         """Return the record of an attempt whose worker has died.
 
         Args:
             told: how it ended, and what is lost.
             started_ago: for how many seconds it was under way.
+            kind: `infrastructure` when it was not the worker's own death, but its machine's.
         """
         self._open_late(started_ago)
         self._end = time.perf_counter_ns()
-        return self._attempt("crashed", None, RunError("infrastructure", "WorkerDied", told))
+        return self._attempt("crashed", None, RunError(kind, "WorkerDied", told))
 
     def _open_late(self, started_ago: float | None) -> None:
         if self._start is None:

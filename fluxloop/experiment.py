@@ -73,7 +73,7 @@ class Experiment:
         input_map: which key of an entry to take for a field, as `{"input": "question"}`.
         fail_under: the least pass rate for exit code 0, as 0.95 or `"95%"`.
         parallel: how many runs may be in flight at a time.
-        executor: `auto`, `inline`, `asyncio` or `threads`, or an executor of your own.
+        executor: `auto`, `inline`, `asyncio`, `threads`, `processes` or `ray`, or an executor of your own.
         timeout_seconds: what an attempt may take; 0 for any time.
         max_retries: further attempts after an error that may pass, as a service's overload.
         max_failures: stop after so many failed runs, as 10, or such a share of all, as `"10%"`.
@@ -369,7 +369,7 @@ class Experiment:
                 plan=plan,
                 task=task,
                 executor=executor,
-                limits=limits_for(self.config.runner, builder.planned),
+                limits=limits_for(self.config.runner, builder.planned, executor),
                 stall_seconds=self.config.runner.stall_seconds,
                 sinks=SinkGroup(JsonlSink(), others, progress.warn),
                 summary=builder,

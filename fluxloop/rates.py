@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 import time
 from collections import deque
@@ -19,6 +20,8 @@ Ask = Callable[[str, float, int], float]
 """Asks the process that starts the runs for the next moment of a rate: its name, the seconds between
 two calls and the shares it is cut into. Returns the seconds still to wait; 0 takes the moment."""
 _elsewhere: list[Ask] = []
+if hasattr(os, "register_at_fork"):  # whoever answers does not know what an agent forks
+    os.register_at_fork(after_in_child=_elsewhere.clear)
 
 
 @contextmanager

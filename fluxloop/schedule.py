@@ -119,6 +119,10 @@ class Schedule:
         self._in_flight[flight.planned.trace_id] = flight
         return flight.planned, flight.number
 
+    def drop(self, planned: PlannedRun) -> None:
+        """Take back what was given out and has not begun, once nothing more is to start: it counts as not run."""
+        del self._in_flight[planned.trace_id]
+
     def wait_seconds(self) -> float:
         """Return how long an executor with room may wait for an attempt to end before it asks again."""
         return min(self.due_in, HEARTBEAT)

@@ -86,7 +86,9 @@ early, or results could not be written; 2 something to mend before the first run
 )
 @click.option("--parallel", type=int, metavar="N", help="Runs in flight at a time. E.g. --parallel 8")
 @click.option(
-    "--executor", metavar="NAME", help="Where runs happen: auto, inline, asyncio or threads. E.g. --executor threads"
+    "--executor",
+    metavar="NAME",
+    help="Where runs happen: auto, inline, asyncio, threads, processes or ray. E.g. --executor processes",
 )
 @click.option(
     "--timeout",

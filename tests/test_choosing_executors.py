@@ -221,7 +221,7 @@ def test_a_name_that_is_none_is_told_with_all_there_are() -> None:
     with pytest.raises(ConfigError) as error:
         Experiment(target=sync, inputs=["a"], executor="thread")
     assert str(error.value) == (
-        "runner.executor='thread': expected one of auto, inline, asyncio, threads, got 'thread'"
+        "runner.executor='thread': expected one of auto, inline, asyncio, threads, processes, ray, got 'thread'"
     )
 
 
@@ -249,9 +249,28 @@ def test_by_default_no_limits() -> None:
 
 def test_limits_are_those_of_the_configuration() -> None:
     """Each key reaches its limit."""
-    given = runner(max_retries=3, retry_delay_seconds=0.5, max_failures=7, max_time="1h30m", grace_seconds=5)
-    expected = Limits(max_retries=3, retry_delay=0.5, max_failures=7, max_seconds=5400.0, grace=5.0)
+    given = runner(
+        max_retries=3,
+        max_crash_retries=2,
+        retry_delay_seconds=0.5,
+        max_failures=7,
+        max_time="1h30m",
+        grace_seconds=5,
+    )
+    expected = Limits(
+        max_retries=3, max_crash_retries=2, retry_delay=0.5, max_failures=7, max_seconds=5400.0, grace=5.0
+    )
     assert limits_for(given, 100) == expected
+
+
+@pytest.mark.parametrize(("given", "expected"), [(None, [0, 0, 1]), (0, [0, 0, 0]), (3, [3, 3, 3])])
+def test_a_crash_is_retried_where_machines_come_and_go(given: int | None, expected: list[int]) -> None:
+    """With ray once unless told otherwise, elsewhere when told."""
+    found = []
+    for name in ("auto", "processes", "ray"):
+        asked = runner(executor=name, max_crash_retries=given)
+        found.append(limits_for(asked, 1, executor_for(asked, is_async=False, where="c.yaml")).max_crash_retries)
+    assert found == expected
 
 
 @pytest.mark.parametrize(

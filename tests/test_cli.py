@@ -543,7 +543,7 @@ BAD: dict[str, tuple[dict[str, str | bytes], list[str], str]] = {
     "no such executor": (
         ok(),
         ["--executor", "thread"],
-        "runner.executor='thread': expected one of auto, inline, asyncio, threads, got 'thread'",
+        "runner.executor='thread': expected one of auto, inline, asyncio, threads, processes, ray, got 'thread'",
     ),
     "executor for async agents": (
         ok(),

@@ -42,6 +42,13 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "inputs": ("records", "exceptions", "plan", "tracing"),
     "config": ("exceptions", "pace", "plan", "inputs", "store", "tracing"),
     "executors.chosen": ("exceptions", "config", "pace", "plan", "schedule"),
+    "executors.ray": ("__init__", "exceptions", "schedule", "runner"),
+    "executors.remote.relay": ("__init__", "schedule"),
+    "executors.remote.dispatch": ("records", "exceptions", "schedule", "rates", "attempt", "runner"),
+    "executors.remote.messages": ("records", "store", "tracing"),
+    "executors.remote.process": ("exceptions", "interrupt", "tracing"),
+    "executors.remote.sending": ("exceptions", "tracing", "runner"),
+    "executors.remote.worker": ("exceptions", "stacks", "rates", "tracing", "calling", "attempt", "runner"),
     "sinks.configured": ("exceptions", "calling", "config", "tracing"),
     "progress": ("records", "schedule", "summary"),
     "execution": (

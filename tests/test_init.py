@@ -18,6 +18,7 @@ from ruamel.yaml import YAML
 import fluxloop
 from fluxloop.config import ExperimentConfig, load_config
 from fluxloop.config.convert import structure
+from fluxloop.config.model import RayConfig
 from fluxloop.exceptions import OutputError
 from fluxloop.generating.settings import GenerationConfig, load_material
 from fluxloop.scaffold.create import PURPOSES, create_project
@@ -230,6 +231,7 @@ def test_every_key_of_the_configuration_is_explained() -> None:
     assert [*whole] == keys(ExperimentConfig)
     for section in ("runner", "inputs", "replay_args", "output"):
         assert set(whole[section]) == set(keys(type(getattr(defaults, section))))
+    assert set(whole["runner"]["ray"]) == set(keys(RayConfig))
     config, faults = structure(whole)
     assert config is not None, faults
     for section in ("runner", "inputs", "replay_args", "output"):
@@ -238,7 +240,7 @@ def test_every_key_of_the_configuration_is_explained() -> None:
     for key in set(whole) - set(in_force) - {"replay_args"}:
         assert getattr(config, key) == getattr(defaults, key), key
     for line in text.splitlines():
-        if re.match(r" *(# )?\w+: \S", line):
+        if re.match(r" *(# +)?\w+: \S", line):
             assert re.search(r"\S +# \S", line), line
 
 

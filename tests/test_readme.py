@@ -139,8 +139,9 @@ def test_the_sample_of_the_configuration_has_every_key_in_order(project: Path) -
     shown, written = yaml.load(text), yaml.load((newest(project) / "config.yaml").read_text())
 
     assert list(shown) == list(written)
-    for section in ("runner", "inputs", "output"):
+    for section in ("runner", "inputs", "replay_args", "output"):
         assert list(shown[section]) == list(written[section])
+    assert list(shown["runner"]["ray"]) == list(written["runner"]["ray"])
 
 
 def keys_of(kind: type[Any], prefix: str = "") -> set[str]:

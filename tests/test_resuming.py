@@ -27,6 +27,7 @@ from fluxloop.plan import Shard
 from fluxloop.store.lock import DirectoryLock
 from fluxloop.verifying import verify
 from fluxloop_cli.main import main
+from tests.durability.lab import Lab
 
 AGENT = """\
 import os
@@ -82,6 +83,13 @@ LINES = ("observations.jsonl", "traces.jsonl", "trace_summary.jsonl")
 TIMES = {"start_time", "end_time", "duration_ms", "total_ms", "traceback"}
 
 Invoke = Callable[..., Result]
+LAB: list[Lab] = []
+
+
+@pytest.fixture(scope="module", autouse=True)
+def lab(forking: Lab) -> None:
+    """What `command` forks its processes from."""
+    LAB[:] = [forking]
 
 
 @pytest.fixture
@@ -111,9 +119,9 @@ def invoke(folder: Path) -> Invoke:
 
 def command(*arguments: object, cwd: Path, **environment: str) -> subprocess.CompletedProcess[str]:
     """Run the command in a process of its own, which the agent may kill."""
-    line = [sys.executable, "-m", "fluxloop_cli", "run", "experiment", *map(str, arguments)]
-    env = {**os.environ, "PYTHONDONTWRITEBYTECODE": "1", **environment}
-    return subprocess.run(line, cwd=cwd, env=env, capture_output=True, text=True)
+    line = ["run", "experiment", *map(str, arguments)]
+    done = LAB[0].run(*line, cwd=cwd, environment=environment)
+    return subprocess.CompletedProcess(line, done.code, done.said, done.told)
 
 
 def begun(folder: Path, how: str = "SIGINT", *options: object, cwd: Path | None = None) -> Path:
@@ -629,6 +637,11 @@ SAFE = {
     "runner.executor was 'auto', is 'threads'": ["--executor", "threads"],
     "runner.timeout_seconds was nothing, is 60.0": ["--timeout", "60"],
     "runner.max_retries was 0, is 1": ["--max-retries", "1", "--set", "runner.retry_delay_seconds=0"],
+    "runner.executor was 'auto', is 'processes'": ["--executor", "processes"],
+    "runner.max_crash_retries was nothing, is 2": ["--set", "runner.max_crash_retries=2"],
+    "runner.ray.address was nothing, is 'head:6379'": ["--set", "runner.ray.address=head:6379"],
+    "runner.ray.num_cpus was 1.0, is 0.5": ["--set", "runner.ray.num_cpus=0.5"],
+    "runner.ray.env was a list, is a list": ["--set", "runner.ray.env=[OPENAI_API_KEY]"],
     "runner.start_rate was nothing, is '1000/s'": ["--set", "runner.start_rate=1000/s"],
     "runner.max_time was nothing, is 3600.0": ["--max-time", "1h"],
     "output.sinks was a list, is a list": ["--set", "output.sinks=[fluxloop:MemorySink]"],
@@ -935,9 +948,16 @@ def test_the_suggestion_is_of_the_runs_that_are_left(folder: Path, monkeypatch: 
     text = AGENT.replace('    if text == "fail"', '    threading.Event().wait(0.1)\n    if text == "fail"')
     (folder / "resumed_agent.py").write_text(text)
     path = begun(folder, "SIGINT", "--iterations", "20")
-    done = command("--resume", path, cwd=folder)
-    found = re.search(r"The rest will take (\d+)s; with --parallel 8 about \d+s", done.stderr)
-    assert found, done.stderr
+    line = [sys.executable, "-m", "fluxloop_cli", "run", "experiment", "--resume", str(path)]
+    with subprocess.Popen(line, cwd=folder, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stderr
+        told, found = [], None
+        for text in process.stderr:
+            told.append(text)
+            if found := re.search(r"The rest will take (\d+)s; with --parallel 8 about \d+s", text):
+                process.kill()  # it has been said; the rest need not be waited for
+                break
+    assert found, told
     assert int(found[1]) >= 6  # 64 of 80 are left then, of 0.1 s and a little each
 
 

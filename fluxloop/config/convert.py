@@ -127,13 +127,19 @@ def _hint(key: str, known: Sequence[str], path: Path = (), of: type[Any] | None 
 
 
 def _section_of(key: str, of: type[Any]) -> Path:
-    """Return the path from a class to the section below it, the nearest first, that has the key."""
-    paths: list[tuple[Path, type[Any]]] = [((), of)]
-    for path, kind in paths:
-        if path and key in attrs.fields_dict(kind):
-            return path
-        paths += [((*path, field.name), type(field.default)) for field in attrs.fields(kind) if is_section(field)]
+    """Return the path from a class to the section below it that has the key."""
+    for field in filter(is_section, attrs.fields(of)):
+        below = type(field.default)
+        if key in attrs.fields_dict(below):
+            return (field.name,)
+        if path := _section_of(key, below):
+            return (field.name, *path)
     return ()
+
+
+def is_section(field: attrs.Attribute[Any]) -> bool:
+    """Tell whether a key has keys of its own."""
+    return attrs.has(type(field.default))
 
 
 def _step(error: BaseException, note: type[Any]) -> Path:
@@ -157,11 +163,6 @@ def shown(value: Any) -> str:
         return "a list"
     text = without_secrets(repr(str(value) if isinstance(value, str) else value))  # before it is cut
     return text if len(text) <= 80 else text[:79] + "…"
-
-
-def is_section(field: attrs.Attribute[Any]) -> bool:
-    """Tell whether a key has keys of its own."""
-    return attrs.has(type(field.default))
 
 
 def _typed(value: Any) -> Any:

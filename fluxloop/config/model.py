@@ -39,7 +39,7 @@ class RayConfig:
     """The cluster, with `executor: ray`."""
 
     address: str | None = None
-    """As `auto` or `ray://head:10001`; by default the environment's RAY_ADDRESS, else one is started here."""
+    """As `head:6379`, `auto` for this machine's, or `local` to start one; by default RAY_ADDRESS, else `local`."""
     num_cpus: Cpus = Cpus(1.0)
     """Processors that a worker takes up; less than 1 for agents that mostly wait."""
     env: tuple[str, ...] = ()

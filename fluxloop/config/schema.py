@@ -15,6 +15,7 @@ from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 import attrs
 
+from fluxloop.config.convert import MOST_CPUS, is_section
 from fluxloop.config.model import (
     Choice,
     Count,
@@ -51,7 +52,7 @@ SHAPES: dict[Any, Schema] = {
     PositiveInt: {"type": "integer", "minimum": 1},
     Count: {"type": "integer", "minimum": 0, "maximum": _LARGEST},
     Seconds: {"type": "number", "minimum": 0, "maximum": 1e9},
-    Cpus: {"type": "number", "minimum": 0, "maximum": 1e9},
+    Cpus: {"type": "number", "minimum": 0, "maximum": MOST_CPUS},
     Share: {
         "anyOf": [
             {"type": "number", "minimum": 0, "maximum": 1},
@@ -146,14 +147,14 @@ def _class(kind: type[Any], references: bool) -> Schema:
     required = []
     for field in attrs.fields(kind):
         of = hints[field.name]
-        is_section = attrs.has(type(field.default))
+        has_keys = is_section(field)
         shape = shape_of(of, references)
-        shape = _or_null(shape) if is_section else dict(shape)  # all its keys may be commented out
-        if said := inspect.getdoc(of) if is_section else told.get(field.name):
+        shape = _or_null(shape) if has_keys else dict(shape)  # all its keys may be commented out
+        if said := inspect.getdoc(of) if has_keys else told.get(field.name):
             shape["description"] = said
         if field.default is attrs.NOTHING:
             required.append(field.name)
-        elif not is_section:
+        elif not has_keys:
             shape["default"] = default_of(field)
         properties[field.name] = shape
     schema: Schema = {"type": "object", "properties": properties, "additionalProperties": False}

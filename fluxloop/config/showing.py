@@ -10,6 +10,7 @@ import attrs
 from ruamel.yaml import YAML
 
 from fluxloop.config.convert import Path as KeyPath
+from fluxloop.config.convert import is_section
 from fluxloop.config.load import LoadedConfig
 from fluxloop.config.model import ExperimentConfig
 from fluxloop.config.snapshot import redaction_for, told
@@ -28,15 +29,7 @@ def show(loaded: LoadedConfig, *, caller: str = "caller") -> str:
         caller: what to call the source of values the caller gave beside file and environment.
     """
     redaction = redaction_for(loaded.config)
-    sections = {field.name for field in attrs.fields(ExperimentConfig) if attrs.has(type(field.default))}
-    lines: list[tuple[str, str]] = []
-    for name, value in told(loaded, loaded.config, redaction).items():
-        if name in sections:
-            lines.append((f"{name}:", ""))
-            for key, below in value.items():
-                lines += _lines(loaded, (name, key), below, "  ", caller)
-        else:
-            lines += _lines(loaded, (name,), value, "", caller)
+    lines = _section(loaded, (), told(loaded, loaded.config, redaction), ExperimentConfig, caller)
     width = max((len(text) for text, _ in lines if len(text) <= 60), default=0)
     head = f"# Paths are relative to {printable(redaction.text(str(loaded.root)))}\n"
     return head + "".join(
@@ -67,6 +60,22 @@ def _short(source: str, caller: str) -> str:
     if source.startswith("environment variable "):
         return source
     return "--set" if source.startswith("--set ") else caller
+
+
+def _section(
+    loaded: LoadedConfig, path: KeyPath, values: Mapping[str, Any], kind: type[Any], caller: str
+) -> list[tuple[str, str]]:
+    """The lines of a section's keys, each of which tells its own source."""
+    indent = "  " * len(path)
+    lines: list[tuple[str, str]] = []
+    for field in attrs.fields(kind):
+        below, value = (*path, field.name), values[field.name]
+        if is_section(field):
+            lines.append((f"{indent}{field.name}:", ""))
+            lines += _section(loaded, below, value, type(field.default), caller)
+        else:
+            lines += _lines(loaded, below, value, indent, caller)
+    return lines
 
 
 def _lines(loaded: LoadedConfig, path: KeyPath, value: Any, indent: str, caller: str) -> list[tuple[str, str]]:

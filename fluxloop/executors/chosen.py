@@ -7,9 +7,8 @@ import math
 from fluxloop.config.model import RunnerConfig
 from fluxloop.exceptions import ConfigError, Problem
 from fluxloop.executors.asyncio import AsyncioExecutor
-from fluxloop.executors.base import Executor
+from fluxloop.executors.base import Elsewhere, Executor
 from fluxloop.executors.inline import InlineExecutor
-from fluxloop.executors.processes import ProcessesExecutor
 from fluxloop.executors.threads import ThreadsExecutor
 from fluxloop.pace import spacing
 from fluxloop.plan import Shard
@@ -37,8 +36,16 @@ def executor_for(runner: RunnerConfig, *, is_async: bool, where: str) -> Executo
         raise ConfigError([problem])
     if name == "asyncio":
         return AsyncioExecutor(runner.parallel)
+    # Who has no use for them does not pay for what they import.
     if name == "processes":
+        from fluxloop.executors.processes import ProcessesExecutor
+
         return ProcessesExecutor(runner.parallel)
+    if name == "ray":
+        from fluxloop.executors.ray import RayExecutor
+
+        ray = runner.ray
+        return RayExecutor(runner.parallel, address=ray.address, num_cpus=ray.num_cpus, env=ray.env)
     return ThreadsExecutor(runner.parallel) if name == "threads" else InlineExecutor()
 
 
@@ -65,13 +72,19 @@ def rate_shares(runner: RunnerConfig) -> int:
     return 1 if runner.shard is None or runner.per_shard else Shard.of(runner.shard).count
 
 
-def limits_for(runner: RunnerConfig, planned: int) -> Limits:
-    """Return what bounds the attempts at `planned` runs."""
+def _crash_retries(runner: RunnerConfig, executor: Executor | None) -> int:
+    if runner.max_crash_retries is not None:
+        return runner.max_crash_retries
+    return executor.crash_retries if isinstance(executor, Elsewhere) else 0
+
+
+def limits_for(runner: RunnerConfig, planned: int, executor: Executor | None = None) -> Limits:
+    """Return what bounds the attempts at `planned` runs, with what the executor asks for where nothing is said."""
     failures: float | None = runner.max_failures
     gap = max(runner.run_delay_seconds, spacing(runner.start_rate) if runner.start_rate else 0.0)
     return Limits(
         max_retries=runner.max_retries,
-        max_crash_retries=runner.max_crash_retries or 0,
+        max_crash_retries=_crash_retries(runner, executor),
         retry_delay=runner.retry_delay_seconds,
         start_gap=gap * rate_shares(runner),
         # Rounded, because 0.07 * 100 is a little more than 7.

@@ -68,6 +68,14 @@ def test_problems_carry_their_data(faults: Any) -> None:
             "c.yaml:1:24: replay_args.select.itertion: unknown key; did you mean 'iteration'?",
         ),
         ("recording_file: a.jsonl\n", "c.yaml:1:1: recording_file: unknown key; it belongs below replay_args:"),
+        ("runner: {ray: {adress: a}}\n", "c.yaml:1:16: runner.ray.adress: unknown key; did you mean 'address'?"),
+        (
+            "runner:\n  ray:\n    nodes: 3\n",
+            "c.yaml:3:5: runner.ray.nodes: unknown key; expected one of address, num_cpus, env",
+        ),
+        ("runner:\n  num_cpus: 2\n", "c.yaml:2:3: runner.num_cpus: unknown key; it belongs below runner.ray:"),
+        ("num_cpus: 2\n", "c.yaml:1:1: num_cpus: unknown key; it belongs below runner.ray:"),
+        ("ray: {}\n", "c.yaml:1:1: ray: unknown key; it belongs below runner:"),
         ("outputs: {}\n", "c.yaml:1:1: outputs: unknown key; did you mean 'output'?"),
         ("output: {sinks: [{snk: a, sink: b}]}", "c.yaml:1:19: output.sinks.0.snk: unknown key; did you mean 'sink'?"),
         (
@@ -125,6 +133,7 @@ def test_iterations_are_an_integer_from_1(faults: Any, value: str, found: str) -
         ("inputs", "3", "expected a mapping, got 3"),
         ("output", "true", "expected a mapping, got true"),
         ("runner.args", "[]", "expected a mapping, got a list"),
+        ("runner.ray", "auto", "expected a mapping, got 'auto'"),
         ("runner.inject", "persona", "expected a list, got 'persona'"),
         ("runner.inject", "{persona: 1}", "expected a list, got a mapping"),
         ("runner.python_path", "lib", "expected a list, got 'lib'"),
@@ -176,7 +185,8 @@ def test_sinks(load: Any, faults: Any) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["runner:\ninputs:\noutput:\n", "{}", "runner:\n  args:\n  inject:\n", "seed:\ntags:\n"]
+    "text",
+    ["runner:\ninputs:\noutput:\n", "{}", "runner:\n  args:\n  inject:\n", "runner:\n  ray:\n", "seed:\ntags:\n"],
 )
 def test_empty_sections(load: Any, text: str) -> None:
     """A section whose keys are all commented out is as if it were not there."""

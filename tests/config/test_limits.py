@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from operator import attrgetter
 from typing import Any
 
 import pytest
@@ -22,7 +23,8 @@ A_TIME = "expected a time such as 90s, 30m or 1h30m"
 A_RATE = "expected a rate such as 60/min, 5/s or 1000/h"
 FAILURES = "expected a number of runs, as 10, or a share, as 10%"
 A_SHARD = "expected a shard such as 2/8, the second of eight"
-AN_EXECUTOR = "expected one of auto, inline, asyncio, threads"
+PROCESSORS = "expected processors, a number from 0 to 10000 such as 1 or 0.5"
+AN_EXECUTOR = "expected one of auto, inline, asyncio, threads, processes, ray"
 
 
 def value_of(load: Any, key: str, text: str) -> Any:
@@ -319,10 +321,27 @@ def test_parallel_is_an_integer_from_1(load: Any, faults: Any, text: str, found:
     assert told(faults, "parallel", text) == f"expected an integer >= 1, got {found}"
 
 
+@pytest.mark.parametrize("text", ["0", "0.25", "1", "64", "10000"])
+def test_processors(load: Any, text: str) -> None:
+    """A worker may take up a part of one, or none."""
+    assert load(f"runner: {{ray: {{num_cpus: {text}}}}}\n").config.runner.ray.num_cpus == float(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [("-1", "-1"), ("10001", "10001"), (".nan", "nan"), ("'2'", "'2'"), ("true", "true"), ("null", "nothing")],
+)
+def test_processors_refuse(faults: Any, text: str, found: str) -> None:
+    """What is no number of processors is told at its place below two sections."""
+    assert faults(f"runner:\n  ray:\n    num_cpus: {text}\n") == [
+        f"c.yaml:3:15: runner.ray.num_cpus: {PROCESSORS}, got {found}"
+    ]
+
+
 @pytest.mark.parametrize(("text", "found"), [("thread", "'thread'"), ("Threads", "'Threads'"), ("null", "nothing")])
 def test_an_executor_is_one_of_a_list(load: Any, faults: Any, text: str, found: str) -> None:
     """A name that is none of them is told with all there are."""
-    for name in ("auto", "inline", "asyncio", "threads"):
+    for name in ("auto", "inline", "asyncio", "threads", "processes", "ray"):
         assert value_of(load, "executor", name) == name
     assert told(faults, "executor", text) == f"{AN_EXECUTOR}, got {found}"
 
@@ -342,7 +361,7 @@ def test_all_faults_of_a_runner_at_once(faults: Any) -> None:
     text = """\
 runner:
   parallel: 0
-  executor: ray
+  executor: dask
   timeout_seconds: soon
   max_retries: -1
   retry_on: all
@@ -353,7 +372,7 @@ runner:
 """
     assert faults(text) == [
         "c.yaml:2:13: runner.parallel: expected an integer >= 1, got 0",
-        f"c.yaml:3:13: runner.executor: {AN_EXECUTOR}, got 'ray'",
+        f"c.yaml:3:13: runner.executor: {AN_EXECUTOR}, got 'dask'",
         "c.yaml:4:20: runner.timeout_seconds: expected seconds, a number from 0 to 1e9, got 'soon'",
         "c.yaml:5:16: runner.max_retries: expected an integer >= 0, got -1",
         "c.yaml:6:13: runner.retry_on: expected a list, got 'all'",
@@ -370,6 +389,8 @@ GIVEN = [
     ("timeout_seconds", "0.5", 0.5),
     ("timeout_seconds", "", None),
     ("max_retries", "3", 3),
+    ("max_crash_retries", "2", 2),
+    ("max_crash_retries", "", None),
     ("retry_on", "[transient, MyError]", ("transient", "MyError")),
     ("retry_delay_seconds", "0", 0.0),
     ("start_rate", "60/min", "60/min"),
@@ -387,18 +408,31 @@ GIVEN = [
     ("shard", "2/8", "2/8"),
     ("shard", "", None),
     ("per_shard", "true", True),
+    ("ray.address", "head:6379", "head:6379"),
+    ("ray.address", "6379", "6379"),
+    ("ray.num_cpus", "0.5", 0.5),
+    ("ray.num_cpus", "2", 2.0),
+    ("ray.env", "[OPENAI_API_KEY, HF_HOME]", ("OPENAI_API_KEY", "HF_HOME")),
 ]
+
+
+def variable_of(key: str) -> str:
+    """The variable of the environment that sets a key of `runner`."""
+    return f"FLUXLOOP_RUNNER__{key.upper().replace('.', '__')}"
 
 
 @pytest.mark.parametrize(("key", "text", "value"), GIVEN)
 def test_texts_of_settings_and_variables(key: str, text: str, value: Any) -> None:
     """`--set`, a variable of the environment and a reference to one say the same as the file would."""
     setting = load_config(None, settings=[f"runner.{key}={text}"], environment={})
-    variable = load_config(None, environment={f"FLUXLOOP_RUNNER__{key.upper()}": text})
-    found = [getattr(loaded.config.runner, key) for loaded in (setting, variable)]
+    variable = load_config(None, environment={variable_of(key): text})
+    found = [attrgetter(key)(loaded.config.runner) for loaded in (setting, variable)]
     if not text.startswith("["):  # a reference is a text, never a list
-        reference = load_config({"runner": {key: "${HERE}"}}, environment={"HERE": text})
-        found.append(getattr(reference.config.runner, key))
+        given: Any = "${HERE}"
+        for part in reversed(key.split(".")):
+            given = {part: given}
+        reference = load_config({"runner": given}, environment={"HERE": text})
+        found.append(attrgetter(key)(reference.config.runner))
     assert found == [value] * len(found)
     assert {type(one) for one in found} == {type(value)}
 
@@ -420,11 +454,16 @@ def test_texts_of_settings_and_variables(key: str, text: str, value: Any) -> Non
         ("shard", "0/8", "expected a shard from 1/8 to 8/8, got '0/8': shards are counted from 1"),
         ("shard", "2", f"{A_SHARD}, got '2'"),
         ("per_shard", "2", "expected true or false, got '2'"),
+        ("max_crash_retries", "-1", "expected an integer >= 0, got '-1'"),
+        ("ray.num_cpus", "all", f"{PROCESSORS}, got 'all'"),
+        ("ray.env", "HF_HOME", "expected a list, got 'HF_HOME'"),
+        ("ray.adress", "head:6379", "unknown key; did you mean 'address'?"),
+        ("ray", "auto", "expected a mapping, got 'auto'"),
     ],
 )
 def test_wrong_texts_of_settings_and_variables(faults: Any, key: str, text: str, message: str) -> None:
     """What is told names the setting or the variable, as for every key."""
-    name = f"FLUXLOOP_RUNNER__{key.upper()}"
+    name = variable_of(key)
     assert faults("name: a\n", settings=[f"runner.{key}={text}"]) == [f"--set runner.{key}={text}: {message}"]
     assert faults("name: a\n", environment={name: text}) == [f"environment variable {name}: runner.{key}: {message}"]
 

@@ -48,7 +48,7 @@ VALUES: list[Any] = [
     *(float("inf"), "", " ", "a", "a/b", ".", "..", "...", "a\x07b", "x" * 200, "x" * 201),
     *("1", "0", "10", "0.5", "1.5", "95%", "0%", "100%", "101%", "12.5 %", "90s", "30m", "1h30m", "1 h 30 m", "0s"),
     *("1h 5", "60/min", "60 / min", "5/s", "1000/h", "0/s", "60/day", "60", "2/8", "0/8", "8/0", "2/8/9", "a.b:c"),
-    *("auto", "inline", "processes", "jsonl", "csv", "last", "first", "all", "persona", "input"),
+    *("auto", "inline", "processes", "ray", "dask", "jsonl", "csv", "last", "first", "all", "persona", "input"),
     *([], ["a"], ["persona"], ["persona", "other"], [1], [None], [["a"]], ["a", {"sink": "b:c"}], [{"args": {}}]),
     *([{"sink": "a:b", "args": None}], [{"sink": "a:b", "arg": {}}], [{"sink": 1}]),
     *({}, {"a": 1}, {"a": "b"}, {"input": "q"}, {"input": 1}, {"input": None}, {"question": "q"}),
@@ -82,6 +82,8 @@ def test_sections_and_the_whole_are_strict(value: Any) -> None:
     for section in ("runner", "inputs", "replay_args", "output", "runer"):
         loading, schema = agrees({section: value})
         assert schema is loading, section
+    loading, schema = agrees(below("runner.ray", value))
+    assert schema is loading
     if not (value is None or value == []):
         assert CHECK.is_valid(value) is (value == {})
 
@@ -157,7 +159,9 @@ def test_it_tells_defaults_and_what_a_key_is() -> None:
         assert shape["default"] == (list(default) if isinstance(default, tuple) else default)
         seen.append(shape["description"])
     assert "How many times each input is run." in seen
-    assert SCHEMA["properties"]["runner"]["description"] == "How the agent is called."
+    runner = SCHEMA["properties"]["runner"]
+    assert runner["description"] == "How the agent is called."
+    assert runner["properties"]["ray"]["description"] == "The cluster, with `executor: ray`."
 
 
 def test_examples_are_ones() -> None:

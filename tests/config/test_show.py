@@ -152,6 +152,26 @@ def test_what_is_replaced_as_a_whole_leaves_nothing_behind(said: list[str], sour
         assert source_of(loaded, ("runner", *key.split("."))) == source, key
 
 
+def test_a_section_in_a_section_tells_each_of_its_keys(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each has its own source, wherever the others come from."""
+    Path("configs/simulation.yaml").write_text("runner:\n  target: a:b\n  ray:\n    address: head:6379\n")
+    monkeypatch.setenv("FLUXLOOP_RUNNER__RAY__ENV", "[HF_HOME]")
+    told = invoke()
+    assert re.search(
+        r"^  ray:\n"
+        r"    address: head:6379 +# configs/simulation.yaml:4\n"
+        r"    num_cpus: 1.0 +# default\n"
+        r"    env: +# environment variable FLUXLOOP_RUNNER__RAY__ENV\n"
+        r"      - HF_HOME\n",
+        told,
+        re.M,
+    )
+    whole = shown(invoke("--set", "runner.ray={num_cpus: 0.5}"))
+    assert whole["num_cpus"] == ("0.5", "--set")
+    assert whole["address"] == ("null", "default")
+    assert whole["env"] == ("[]", "default")
+
+
 def test_what_python_gave_is_told_too(project: Path) -> None:
     """From Python a mapping is `configuration`, and an argument the caller's."""
     told = shown(Experiment({"runner": {"target": "a:b"}}, iterations=3).show_config())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import threading
 import time
 import warnings
@@ -17,7 +18,7 @@ from fluxloop.exceptions import TargetError
 from fluxloop.executors.remote import messages
 from fluxloop.executors.remote.messages import Order, RateAnswer
 from fluxloop.rates import moment
-from fluxloop.records import Attempt
+from fluxloop.records import Attempt, ErrorKind
 from fluxloop.runner import Task
 from fluxloop.schedule import HEARTBEAT, Schedule
 
@@ -178,9 +179,18 @@ class Dispatch:
                 break  # it is settled before the next is taken
             self._orders[order.ticket] = order
             self._waiting.append(_Waiting(order))
+        if self._waiting and self.schedule.stopping:
+            self._drop_waiting()
         if self._waiting:
             self._assign()
             self._hire()
+
+    def _drop_waiting(self) -> None:
+        """Give back what has not begun and is not to, now that nothing more starts."""
+        for waiting in self._waiting:
+            order = self._orders.pop(waiting.order.ticket)
+            self.schedule.drop(order.planned)
+        self._waiting.clear()
 
     @property
     def _size(self) -> int:
@@ -268,6 +278,11 @@ class Dispatch:
             _warn(data)
         elif kind == messages.STACKS:
             self._hear_stacks(member, _text(data))
+        elif kind == messages.PRINTED:
+            _print(data)
+        elif kind == messages.FAILED and member.is_ready:
+            member.link.kill()
+            self._lose(member, f"its worker failed: {_text(data)}", batch)
         elif kind == messages.FAILED:
             self._forget(member)
             self._do_without(f"{_text(data)} (in a worker process)")
@@ -342,7 +357,8 @@ class Dispatch:
         if member.is_ready:
             if blamed := self._blamed(member):
                 opened, seconds = blamed
-                batch.append(opened.crashed(f"{told}; what it had observed is lost", seconds))
+                kind: ErrorKind = "agent" if is_own_fault else "infrastructure"
+                batch.append(opened.crashed(f"{told}; what it had observed is lost", seconds, kind))
         elif is_own_fault:
             self._do_without(f"{told} while it loaded the target")
         elif not self._has_worked:
@@ -393,8 +409,12 @@ class Dispatch:
     def _close(self) -> None:
         idle = [one.link for one in self._members.values() if one.is_ready and not one.orders]
         for link, kind, data in self.transport.close(idle):
-            if kind == messages.REMARK and link in self._members:
+            if link not in self._members:
+                continue
+            if kind == messages.REMARK:
                 _warn(data)
+            elif kind == messages.PRINTED:
+                _print(data)
 
 
 def _text(data: bytes) -> str:
@@ -403,6 +423,15 @@ def _text(data: bytes) -> str:
 
 def _warn(data: bytes) -> None:
     warnings.warn(_text(data), RuntimeWarning, stacklevel=2)
+
+
+def _print(data: bytes) -> None:
+    """Show what was printed outside of any run, or is not kept with it, as if it had been printed here."""
+    name, text = messages.decode_printed(data)
+    stream = sys.stderr if name == "stderr" else sys.stdout
+    if stream is not None:
+        stream.write(text)
+        stream.flush()
 
 
 def _answer(data: bytes) -> bytes:

@@ -176,6 +176,8 @@ class LocalLink:
         return self.is_open and self._has_exited()
 
     def _has_exited(self) -> bool:
+        if not hasattr(os, "waitid"):  # macOS before Python 3.13
+            return self._process.poll() is not None
         try:  # it is not reaped, so that its group is still its own
             return os.waitid(os.P_PID, self._process.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
         except ChildProcessError:  # somebody else has

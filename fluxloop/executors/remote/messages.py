@@ -53,6 +53,8 @@ STACKS = b"S"
 """Where everything is."""
 REMARK = b"W"
 """A warning."""
+PRINTED = b"P"
+"""What was printed outside of any run, or is not kept with it."""
 
 # To and from whatever carries messages.
 START = b"n"
@@ -196,6 +198,10 @@ def encode_results(results: Sequence[Result]) -> bytes:
 
 decode_results: Callable[[bytes], list[Result]] = msgspec.json.Decoder(list[Result]).decode
 
+
+encode_printed: Callable[[tuple[str, str]], bytes] = encode
+"""Of `stdout` or `stderr`, and a text without lone surrogates."""
+decode_printed: Callable[[bytes], tuple[str, str]] = msgspec.json.Decoder(tuple[str, str]).decode
 
 encode_tickets: Callable[[list[int]], bytes] = encode
 decode_tickets: Callable[[bytes], list[int]] = msgspec.json.Decoder(list[int]).decode

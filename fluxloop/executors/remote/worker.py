@@ -17,8 +17,10 @@ from fluxloop.executors.flight import MAX_BATCH
 from fluxloop.executors.lane import Lane
 from fluxloop.executors.remote import messages
 from fluxloop.executors.remote.messages import RateAnswer, RateAsked, Result, Send
+from fluxloop.executors.remote.printing import printed_there
 from fluxloop.executors.remote.sending import loading
 from fluxloop.rates import asked_elsewhere
+from fluxloop.records import RunError
 from fluxloop.runner import Task
 from fluxloop.stacks import all_stacks, task_stack, thread_stack
 from fluxloop.tracing.capture import message, type_name
@@ -61,7 +63,11 @@ class Worker:
         """Load and enter the target, run what comes until the end is told, and leave the target."""
         self._ident = threading.get_ident()
         try:
-            with captured_output(debugging=_no_terminal, redaction=self._task.redaction), asked_elsewhere(self._ask):
+            with (
+                printed_there(self._send),
+                captured_output(debugging=_no_terminal, redaction=self._task.redaction),
+                asked_elsewhere(self._ask),
+            ):
                 with loading(str(self._task.target)):
                     loaded = self._task.load()
                 self._task.prepared.append(loaded)
@@ -115,7 +121,7 @@ class Worker:
             if (ticket := self._flying.pop(opened, None)) is not None
         ]
         if results:
-            self._send(messages.RESULTS if self._flying else messages.LAST, messages.encode_results(results))
+            self._send(messages.RESULTS if self._flying else messages.LAST, _encoded(results))
 
     def receive(self, kind: bytes, data: bytes) -> None:
         """Take what the executor sends."""
@@ -196,6 +202,18 @@ class Worker:
         if answer.problem is not None:
             raise ValueError(answer.problem)
         return answer.seconds
+
+
+def _encoded(results: Sequence[Result]) -> bytes:
+    try:
+        return messages.encode_results(results)
+    except Exception as error:  # as when there is no memory for it
+        for result in results:
+            told = f"the result could not be sent: {type_name(error)}: {message(error)}"
+            result.status, result.error = "error", RunError("agent", type_name(error), told)
+            result.input = result.output = result.stdout = result.stderr = None
+            result.observations = ()
+        return messages.encode_results(results)
 
 
 def _no_terminal() -> None:

@@ -1,0 +1,72 @@
+"""What a worker prints outside of any run, on its way to the screen of the executor's process."""
+
+from __future__ import annotations
+
+import io
+import os
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from fluxloop.executors.remote import messages
+from fluxloop.executors.remote.messages import Send
+
+MAX_PENDING = 8_192
+"""Characters of a line that are kept until it is whole."""
+
+
+@contextmanager
+def printed_there(send: Send) -> Iterator[None]:
+    """Show what is printed here where the executor is, line by line, so that it tears no progress bar."""
+    streams = sys.stdout, sys.stderr
+    sys.stdout = _There(send, "stdout", streams[0])
+    sys.stderr = _There(send, "stderr", streams[1])
+    try:
+        yield
+    finally:
+        for stream in (sys.stdout, sys.stderr):
+            if isinstance(stream, _There):
+                stream.flush()
+        sys.stdout, sys.stderr = streams
+
+
+class _There(io.TextIOBase):
+    def __init__(self, send: Send, name: str, stream: Any) -> None:
+        self._send = send
+        self._name = name
+        self._stream = stream
+        self._process = os.getpid()
+        self._pending: list[str] = []
+        self._length = 0
+        self._lock = threading.Lock()
+
+    def write(self, text: str) -> int:
+        with self._lock:
+            self._pending.append(text)
+            self._length += len(text)
+        if "\n" in text or self._length > MAX_PENDING:
+            self.flush()
+        return len(text)
+
+    def flush(self) -> None:
+        with self._lock:
+            text, self._pending, self._length = "".join(self._pending), [], 0
+        if text and os.getpid() != self._process:  # one that the agent has forked has no way there
+            self._stream.write(text)
+            self._stream.flush()
+        elif text:
+            text = text.encode("utf-8", "backslashreplace").decode()
+            self._send(messages.PRINTED, messages.encode_printed((self._name, text)))
+
+    def writable(self) -> bool:
+        return True
+
+    def fileno(self) -> int:
+        """Return the worker's own, for processes that write to it."""
+        return int(self._stream.fileno())
+
+    @property
+    def encoding(self) -> str:  # type: ignore[override]
+        return "utf-8"
