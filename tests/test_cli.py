@@ -869,6 +869,7 @@ from fluxloop_cli.main import main
 for arguments in (["--help"], ["--version"]):
     assert CliRunner().invoke(main, arguments).exit_code == 0
 heavy = ("fluxloop.experiment", "fluxloop.config", "ruamel", "ruamel.yaml", "yaml", "cattrs", "tqdm", "msgspec")
+heavy += ("fluxloop.executors", "ray")
 print([name for name in heavy if name in sys.modules])
 """
     done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True)

@@ -146,3 +146,47 @@ def test_interrupting_the_kernel_leaves_what_hangs(notebook: Notebook, kind: str
     )
     assert "error" not in kinds
     assert text.splitlines()[-1] == "interrupted 0 2 1"
+
+
+AGENT = """
+import pathlib, time
+
+async def agent(text):
+    return text
+
+def slow(text):
+    pathlib.Path("started").touch()
+    time.sleep(0.02)
+    return text
+"""
+
+
+def test_a_function_of_the_notebook_is_refused_by_processes(notebook: Notebook) -> None:
+    """No other process can import it; the way out is named, and nothing is left behind."""
+    text, kinds = notebook.run(
+        "Experiment(target=agent, inputs=['a'], name='refused', executor='processes', progress=False).run()"
+    )
+    assert "error" in kinds
+    assert "runner.target: agent is defined in a notebook or at a prompt, where no other process can find it" in text
+    assert "put it into a module, at its top level, and import it from there" in text
+    text, _ = notebook.run("print(list(pathlib.Path('experiments').glob('refused*')))")
+    assert text == "[]\n"
+
+
+def test_processes_run_what_a_notebook_imports(notebook: Notebook) -> None:
+    """A module beside it, sync or async, also awaited in a cell; interrupting the kernel gives what is done."""
+    (notebook.folder / "an_agent.py").write_text(AGENT)  # type: ignore[attr-defined]
+    text, _ = notebook.run(
+        "import an_agent\n"
+        "options = dict(inputs=['a', 'b'], executor='processes', parallel=2, progress=False)\n"
+        "print(Experiment(target=an_agent.agent, **options).run())\n"
+        "print(await Experiment(target='an_agent:slow', **options).run_async())"
+    )
+    assert text.count("2 of 2 runs passed") == 2, text
+    text, kinds = notebook.run(
+        "r = Experiment(target=an_agent.slow, iterations=100_000, **options).run()\n"
+        "print(r.summary.status, r.summary.passed == len(r) == len(list(r)), 0 < len(r) < 100_000, r.left_running)",
+        interrupt_at_start(notebook),
+    )
+    assert "error" not in kinds
+    assert text.splitlines()[-1] == "interrupted True True 0"

@@ -10,7 +10,10 @@ import pytest
 
 import fluxloop
 
-HEAVY = ("yaml", "ruamel", "ruamel.yaml", "cattrs", "click", "tqdm", "msgspec")
+HEAVY = (
+    *("yaml", "ruamel", "ruamel.yaml", "cattrs", "click", "tqdm", "msgspec"),
+    *("subprocess", "socket", "multiprocessing", "ray", "fluxloop.executors"),
+)
 
 
 def test_names_are_sorted() -> None:
@@ -50,7 +53,7 @@ def test_other_names() -> None:
     ],
 )
 def test_importing_is_light(code: str) -> None:
-    """Importing the package, or its decorators, loads no YAML, cattrs, click, tqdm or msgspec."""
+    """Importing the package, or its decorators, loads no YAML, cattrs, click, tqdm or msgspec, and no executor."""
     code += f"\nimport sys\nprint([name for name in {HEAVY} if name in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "[]\n"

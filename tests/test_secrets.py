@@ -132,6 +132,9 @@ WAYS = {
     "inline": ("secret_agents:run", "--executor", "inline", "--timeout", "0"),
     "threads": ("secret_agents:run", "--parallel", "3"),
     "asyncio": ("secret_agents:run_async", "--parallel", "3"),
+    "processes": ("secret_agents:run", "--executor", "processes", "--parallel", "2"),
+    "processes, async": ("secret_agents:run_async", "--executor", "processes", "--parallel", "3"),
+    "processes, uncaptured": ("secret_agents:run", "--executor", "processes", "--no-capture-output"),
     "uncaptured": ("secret_agents:run", "--no-capture-output"),
 }
 

@@ -1,6 +1,6 @@
 """How fast each executor is, against its ideal, a loop written by hand, and inline, in one process.
 
-    python -m tests.benchmarks.executors           # a minute and a half
+    python -m tests.benchmarks.executors           # three minutes
     python -m tests.benchmarks.executors --long    # as long again, for 2,000 in flight and memory
 
 Prints one table. A ratio is of wall-clock times, the median of several repetitions in each of which
@@ -10,6 +10,7 @@ differ, and other work on them more so.
 The ideal is the waiting alone: runs × seconds / parallel. The loops written by hand call the agent
 with each input and keep no answer: nothing is timed, caught, recorded or written. The experiments do
 all that, from reading the state of the git repository they are started in to the last byte on disk.
+Processes are started in the time that is measured, by hand as by an experiment.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ import asyncio
 import gc
 import resource
 import statistics
+import subprocess
 import sys
 import tempfile
 import threading
@@ -30,8 +32,10 @@ from typing import Any
 
 from attrs import frozen
 
-from fluxloop import AsyncioExecutor, Experiment, InlineExecutor, ThreadsExecutor
+from fluxloop import AsyncioExecutor, Experiment, InlineExecutor, ProcessesExecutor, ThreadsExecutor
 from fluxloop.executors.base import Executor
+from tests.benchmarks import agents
+from tests.benchmarks.agents import busy, nothing, nothing_async
 
 INPUTS = [f"How do I start {number}?" for number in range(100)]
 
@@ -60,16 +64,6 @@ class Long:
     rows: list[Row]
     memory_mb: float
     """By how much the most memory held grew, from as many runs as are in flight at a time to all of them."""
-
-
-def nothing(text: str) -> str:
-    """Answer at once."""
-    return text
-
-
-async def nothing_async(text: str) -> str:
-    """Answer at once, as a coroutine."""
-    return text
 
 
 def waiting(seconds: float) -> Callable[[str], str]:
@@ -136,6 +130,13 @@ def threads_by_hand(agent: Callable[[str], str], runs: int, parallel: int) -> No
         thread.join()
 
 
+def processes_by_hand(runs: int, parallel: int) -> None:
+    """Run the busy agent in `parallel` processes, each with its share of the runs; they say nothing."""
+    shares = [len(range(place, runs, parallel)) for place in range(parallel)]
+    crew = [subprocess.Popen([sys.executable, agents.__file__, str(share)]) for share in shares]
+    assert [process.wait() for process in crew] == [0] * parallel
+
+
 def _inputs(runs: int) -> Iterator[str]:
     return islice(cycle(INPUTS), runs)
 
@@ -168,6 +169,20 @@ def sync_waits(runs: int = 400, seconds: float = 0.05, parallel: int = 20, repet
     )
 
 
+def computing(runs: int = 200, parallel: int = 2, repetitions: int = 5) -> list[Row]:
+    """Measure the processes executor where agents compute."""
+    name = f"{runs:,} runs that compute for {agents.BUSY_SECONDS:g} s, processes at {parallel}"
+    by_hand = f"{parallel} processes by hand, no records"
+    times = _times(
+        {
+            name: partial(experiment, busy, runs, ProcessesExecutor(parallel)),
+            by_hand: partial(processes_by_hand, runs, parallel),
+        },
+        repetitions,
+    )
+    return [_row(name, by_hand, times[name], times[by_hand], runs, cpu=False)]
+
+
 def long_waits(runs: int = 20_000, seconds: float = 1.0, parallel: int = 2_000, repetitions: int = 3) -> Long:
     """Measure the asyncio executor with very many in flight; first in its process, for its memory.
 
@@ -186,13 +201,16 @@ def scheduling(
     repetitions: int = 5,
     asyncio_at: Sequence[int] = (1, 8, 100),
     threads_at: Sequence[int] = (2, 8, 20),
+    processes_at: Sequence[int] = (2, 8),
 ) -> list[Row]:
     """Measure what a run costs above inline, where the agent does nothing."""
     inline, inline_async = "inline, sync agent", "inline, async agent"
     on_a_loop = {f"asyncio at {parallel}, async agent": AsyncioExecutor(parallel) for parallel in asyncio_at}
     in_threads = {f"threads at {parallel}, sync agent": ThreadsExecutor(parallel) for parallel in threads_at}
-    sync_ones = {inline: InlineExecutor(), **in_threads}
-    async_ones = {inline_async: InlineExecutor(), **on_a_loop}
+    in_processes = {f"processes at {parallel}, sync agent": ProcessesExecutor(parallel) for parallel in processes_at}
+    on_their_loops = {f"processes at {parallel}, async agent": ProcessesExecutor(parallel) for parallel in processes_at}
+    sync_ones = {inline: InlineExecutor(), **in_threads, **in_processes}
+    async_ones = {inline_async: InlineExecutor(), **on_a_loop, **on_their_loops}
     times = _times(
         {
             **{name: partial(experiment, nothing, runs, executor) for name, executor in sync_ones.items()},
@@ -200,8 +218,13 @@ def scheduling(
         },
         repetitions,
     )
-    pairs = [(name, inline) for name in (*in_threads, *async_ones)] + [(name, inline_async) for name in on_a_loop]
-    return [_row(f"{runs:,} no-op runs, {name}", other, times[name], times[other], runs) for name, other in pairs]
+    beside = (*in_threads, *in_processes, inline_async, *on_a_loop)
+    pairs = [(name, inline) for name in beside] + [(name, inline_async) for name in (*on_a_loop, *on_their_loops)]
+    elsewhere = {*in_processes, *on_their_loops}  # where nobody measures CPU time
+    return [
+        _row(f"{runs:,} no-op runs, {name}", other, times[name], times[other], runs, cpu=name not in elsewhere)
+        for name, other in pairs
+    ]
 
 
 Times = list[tuple[float, float]]
@@ -269,7 +292,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     asked = parser.parse_args(arguments)
     long = long_waits() if asked.long else None
     experiment(nothing_async, 500, AsyncioExecutor(8))
-    rows = [*async_waits(), *sync_waits(), *(long.rows if long else ()), *scheduling()]
+    rows = [*async_waits(), *sync_waits(), *computing(), *(long.rows if long else ()), *scheduling()]
     print(table(rows))
     if long:
         print(f"memory grew by {long.memory_mb:.1f} MB from 2,000 to 20,000 runs at 2,000 in flight")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import math
+import resource
 import runpy
 import threading
 import time
@@ -103,6 +104,20 @@ def test_waits_are_held_against_the_ideal_and_a_loop_by_hand(name: str) -> None:
     assert (ours.against, between.measured, between.against) == (by_hand.against, ours.measured, by_hand.measured)
 
 
+def test_computing_is_held_against_processes_by_hand() -> None:
+    """Both compute for as long, in processes that are started for it."""
+    before = children_seconds()
+    BENCHMARK["processes_by_hand"](5, 2)
+    assert children_seconds() - before >= 5 * 0.02
+    (row,) = BENCHMARK["computing"](runs=4, repetitions=1)
+
+    assert_measured([row])
+    assert (row.measured, row.against) == (
+        "4 runs that compute for 0.02 s, processes at 2",
+        "2 processes by hand, no records",
+    )
+
+
 def test_long_waits_tell_how_memory_grows() -> None:
     """Very many in flight are measured like few, and memory beside them."""
     long = BENCHMARK["long_waits"](runs=100, seconds=0.001, parallel=50, repetitions=1)
@@ -113,16 +128,18 @@ def test_long_waits_tell_how_memory_grows() -> None:
 
 def test_scheduling_is_held_against_inline() -> None:
     """Every executor at every width is compared with inline, the async ones with inline's async agent too."""
-    rows = BENCHMARK["scheduling"](runs=100, repetitions=2, asyncio_at=(1, 3), threads_at=(2,))
+    rows = BENCHMARK["scheduling"](runs=100, repetitions=2, asyncio_at=(1, 3), threads_at=(2,), processes_at=(2,))
 
     assert_measured(rows)
     assert [(row.measured.partition(", ")[2], row.against) for row in rows] == [
         ("threads at 2, sync agent", "inline, sync agent"),
+        ("processes at 2, sync agent", "inline, sync agent"),
         ("inline, async agent", "inline, sync agent"),
         ("asyncio at 1, async agent", "inline, sync agent"),
         ("asyncio at 3, async agent", "inline, sync agent"),
         ("asyncio at 1, async agent", "inline, async agent"),
         ("asyncio at 3, async agent", "inline, async agent"),
+        ("processes at 2, async agent", "inline, async agent"),
     ]
 
 
@@ -145,3 +162,8 @@ def assert_measured(rows: list[Any]) -> None:
         assert 0 < row.lowest <= row.ratio < math.inf
         assert math.isfinite(row.more_us)
         assert row.more_cpu_us is None or math.isfinite(row.more_cpu_us)
+
+
+def children_seconds() -> float:
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime

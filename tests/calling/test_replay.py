@@ -99,7 +99,7 @@ def test_what_a_service_records_is_replayed(
     assert desk.output("handle") == {**odd, "content": "new"}
 
 
-@pytest.mark.parametrize("executor", ["inline", "threads", "asyncio"])
+@pytest.mark.parametrize("executor", ["inline", "threads", "asyncio", "processes"])
 def test_every_run_has_arguments_of_its_own(executor: str, desk: Desk) -> None:
     """An agent that spoils what it was given spoils it for no other run, under no executor."""
     desk.record(line("handle", HI))

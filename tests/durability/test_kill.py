@@ -22,7 +22,13 @@ IDS = [f"trace_{number:03d}" for number in range(1, 8 * ITERATIONS + 1)]
 OPTIONS = ("run", "experiment", "--no-progress", "--iterations", str(ITERATIONS), "--parallel", "8")
 KILLS = 8
 """In a row, before it is let come to its end."""
-EXECUTORS = {"threads": "durable_agent:slow", "asyncio": "durable_agent:slow_async"}
+EXECUTORS = {
+    "threads": ("--target", "durable_agent:slow"),
+    "asyncio": ("--target", "durable_agent:slow_async"),
+    "processes": ("--target", "durable_agent:slow", "--executor", "processes"),
+}
+SOON = {"processes": 0.7}
+"""Seconds in which it begins; 0.15 where no process is started."""
 
 
 def directory(project: Path) -> Path | None:
@@ -39,11 +45,11 @@ def size_of(project: Path, name: str) -> int:
         return 0
 
 
-def kill_somewhere(command: Command, project: Path, chance: random.Random) -> str:
+def kill_somewhere(command: Command, project: Path, chance: random.Random, soon: float = 0.15) -> str:
     """Kill it after a moment, or once a file has grown by so much, or when all is nearly done; say when."""
     kind = chance.choice(("soon", "soon", "bytes", "bytes", "late"))
     if kind == "soon":
-        seconds = chance.uniform(0, 0.15)
+        seconds = chance.uniform(0, soon)
         Event().wait(seconds)
         moment = f"after {seconds:.4f} s"
     else:
@@ -79,10 +85,10 @@ def calls(project: Path) -> Counter[str]:
     return found
 
 
-def resume(project: Path, *more: str, target: str) -> list[str]:
+def resume(project: Path, *more: str, executor: str) -> list[str]:
     path = directory(project)
     taken_up = [] if path is None else ["--resume", str(path), *more]
-    return [*OPTIONS, "--target", target, *taken_up]
+    return [*OPTIONS, *EXECUTORS[executor], *taken_up]
 
 
 def check_complete(lab: Lab, done: Done) -> list[Run]:
@@ -101,16 +107,16 @@ def check_complete(lab: Lab, done: Done) -> list[Run]:
     return runs
 
 
-def round_of_kills(lab: Lab, chance: random.Random, target: str, moments: list[str]) -> None:
+def round_of_kills(lab: Lab, chance: random.Random, executor: str, moments: list[str]) -> None:
     """Start, kill and take up until it is done; note the moments of the kills."""
     project = lab.project
     environment = {"CALLS": str(project / "calls")}
     before: list[Run] = []
     calls(project)
     for number in range(KILLS + 1):
-        command = lab.start(*resume(project, target=target), environment=environment)
+        command = lab.start(*resume(project, executor=executor), environment=environment)
         if number < KILLS:
-            moments.append(kill_somewhere(command, project, chance))
+            moments.append(kill_somewhere(command, project, chance, SOON.get(executor, 0.15)))
         done = command.wait()
         assert "\nError: " not in f"\n{done.told}", done.told
         path = directory(project)
@@ -135,12 +141,12 @@ def test_a_killed_experiment_is_completed(lab: Lab, executor: str, rounds: int) 
         shutil.rmtree(lab.project / "experiments", ignore_errors=True)
         moments: list[str] = []
         try:
-            round_of_kills(lab, random.Random(seed), EXECUTORS[executor], moments)
+            round_of_kills(lab, random.Random(seed), executor, moments)
         finally:
             print(f"seed {seed}: killed {', '.join(moments)}")
 
 
-def superseding_kills(lab: Lab, chance: random.Random, target: str) -> None:
+def superseding_kills(lab: Lab, chance: random.Random, executor: str) -> None:
     """Run what failed again, killed and taken up until it is done."""
     project, environment = lab.project, {"IS_UP": "1"}
     path = directory(project)
@@ -152,7 +158,7 @@ def superseding_kills(lab: Lab, chance: random.Random, target: str) -> None:
     moments = []
     for number in range(KILLS + 1):
         more = ("--retry-failed=all",) if not (path / "superseded.jsonl").exists() else ()
-        command = lab.start(*resume(project, *more, target=target), environment=environment)
+        command = lab.start(*resume(project, *more, executor=executor), environment=environment)
         if number < KILLS:
             moments.append(kill_somewhere(command, project, chance))
         done = command.wait()
@@ -172,12 +178,11 @@ def superseding_kills(lab: Lab, chance: random.Random, target: str) -> None:
 @pytest.mark.parametrize("rounds", [2, pytest.param(15, marks=pytest.mark.slow)])
 def test_a_killed_retry_of_what_failed_is_completed(lab: Lab, rounds: int) -> None:
     """Replaced records are kept beside the results once, and each run has one line, old or new."""
-    target = EXECUTORS["threads"]
-    lab.run(*resume(lab.project, target=target))
+    lab.run(*resume(lab.project, executor="threads"))
     shutil.copytree(lab.project / "experiments", lab.project / "kept")
     for _ in range(rounds):
         seed = random.randrange(1 << 32)
         print(f"seed {seed}")
         shutil.rmtree(lab.project / "experiments")
         shutil.copytree(lab.project / "kept", lab.project / "experiments")
-        superseding_kills(lab, random.Random(seed), target)
+        superseding_kills(lab, random.Random(seed), "threads")

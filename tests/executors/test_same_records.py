@@ -18,6 +18,7 @@ EXECUTORS = {
     "inline": {"executor": "inline"},
     "asyncio": {"executor": "asyncio", "parallel": 4},
     "threads": {"executor": "threads", "parallel": 4},
+    "processes": {"executor": "processes", "parallel": 4},
 }
 """Every executor, as options of an experiment; one that is new joins here."""
 ASYNC_ONLY = {"asyncio"}

@@ -6,13 +6,19 @@ import socket
 import struct
 from collections.abc import Iterator
 
-_HEADER = struct.Struct("!cQ")
+_MARK = b"\xf1\x0c\x9d"
+"""Begins each message, because an agent may write to any file that it finds open."""
+_HEADER = struct.Struct("!3scQ")
 _CHUNK = 1 << 18
 
 
 def framed(kind: bytes, data: bytes) -> bytes:
     """Return a message as bytes of the stream."""
-    return _HEADER.pack(kind, len(data)) + data
+    return _HEADER.pack(_MARK, kind, len(data)) + data
+
+
+class GarbledError(Exception):
+    """What came is no message."""
 
 
 class Incoming:
@@ -39,10 +45,16 @@ class Incoming:
         self._buffer += data
 
     def messages(self) -> Iterator[tuple[bytes, bytes]]:
-        """Take out the messages that are whole."""
+        """Take out the messages that are whole.
+
+        Raises:
+            GarbledError: something else has come between them.
+        """
         buffer, start = self._buffer, 0
         while len(buffer) - start >= _HEADER.size:
-            kind, length = _HEADER.unpack_from(buffer, start)
+            mark, kind, length = _HEADER.unpack_from(buffer, start)
+            if mark != _MARK:
+                raise GarbledError
             end = start + _HEADER.size + length
             if len(buffer) < end:
                 break

@@ -28,6 +28,7 @@ _QUIET = {
     "RAY_USAGE_STATS_ENABLED": "0",  # nobody is told of the experiment
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
     "RAY_IGNORE_UNHANDLED_ERRORS": "1",
+    "RAY_worker_niceness": "0",  # else a local cluster's workers stand behind all else on the machine
 }
 
 
@@ -41,9 +42,18 @@ class Cluster:
     is_shipped: bool
     """True when the project was sent to its machines."""
 
-    def processors(self) -> float:
-        """Return how many there are now."""
-        return float(self.ray.cluster_resources().get("CPU", 0.0))
+    def machines(self) -> list[float]:
+        """Return how many processors each machine has that has any."""
+        nodes = [node["Resources"].get("CPU", 0.0) for node in self.ray.nodes() if node["Alive"]]
+        return [float(count) for count in nodes if count]
+
+    def room(self) -> str:
+        """Return in words what it has now."""
+        nodes = self.machines()
+        free = self.ray.available_resources().get("CPU", 0.0)
+        machines = "1 machine" if len(nodes) == 1 else f"{len(nodes)} machines"
+        most = max(nodes, default=0)
+        return f"the cluster has {sum(nodes):g} on {machines}, at most {most:g} on one; {free:g} are free"
 
 
 @contextmanager
@@ -110,6 +120,10 @@ def _connect(ray: Any, address: str, options: dict[str, Any]) -> None:
     except Exception as error:  # of many kinds
         with suppress(Exception):
             ray.shutdown()
+        if "exceeds the maximum size" in str(error):
+            folder = options["runtime_env"]["working_dir"]
+            away = "name what workers do not need in its .gitignore or .rayignore, or have it on the machines"
+            raise _problem(f"the project {folder} is larger than Ray sends to a cluster: {away}") from error
         raise _problem(f"{address}: {type(error).__name__}: {error}") from error
     with suppress(AttributeError):  # its own name for it; without it each death of a worker is told on the screen
         ray._private.worker._worker_logs_enabled = False

@@ -16,8 +16,9 @@ from msgspec import DecodeError
 from fluxloop.attempt import OpenAttempt
 from fluxloop.exceptions import TargetError
 from fluxloop.executors.remote import messages
-from fluxloop.executors.remote.messages import Order, RateAnswer
-from fluxloop.rates import moment
+from fluxloop.executors.remote.granting import Grants
+from fluxloop.executors.remote.messages import Order
+from fluxloop.pace import Pace
 from fluxloop.records import Attempt, ErrorKind
 from fluxloop.runner import Task
 from fluxloop.schedule import HEARTBEAT, Schedule
@@ -139,8 +140,15 @@ class Dispatch:
     _inquiry: _Inquiry | None = field(init=False, default=None)
     _lost: int = field(init=False, default=0)
     """How many were lost before any was ready."""
+    _grants: Grants = field(init=False, factory=Grants)
+    _pace: Pace = field(init=False)
+    """When the next attempt may be sent."""
     _has_worked: bool = field(init=False, default=False)
     """True once any worker has been ready."""
+
+    @_pace.default
+    def _begin_pace(self) -> Pace:
+        return Pace(self.schedule.limits.start_gap)
 
     def batches(self) -> Iterator[list[Attempt]]:
         """Yield what has ended, at least once in a heartbeat, until the schedule is finished.
@@ -214,7 +222,7 @@ class Dispatch:
         ]
         able.sort(key=lambda one: len(one.orders))
         for place, member in enumerate(able):
-            if not self._waiting:
+            if not self._waiting or self._held_for(time.monotonic()):
                 return
             if self._waiting[0].is_suspect:
                 if member.orders:
@@ -228,12 +236,16 @@ class Dispatch:
                 orders.append(self._waiting.popleft().order)
             self._send(member, orders)
 
+    def _held_for(self, now: float) -> float:
+        """Return for how many seconds nothing may be sent, though the schedule has given it: it waited for workers."""
+        return max(self._pace.next - now, self.schedule.paused_for, 0.0)
+
     def _is_quick(self, member: _Worker, now: float) -> bool:
         """Tell whether an order would not wait behind a long one."""
         return len(member.orders) < self.together or member.silent_for(now) * 1000 < 2 * SHORT_MS
 
     def _send(self, member: _Worker, orders: Sequence[Order]) -> None:
-        now = time.monotonic()
+        now = self._pace.reserve(time.monotonic())
         member.orders.update((order.ticket, now) for order in orders)
         member.link.send(messages.ORDERS, messages.encode_orders(orders))
 
@@ -253,12 +265,16 @@ class Dispatch:
         full = len(self._orders) >= self._room
         batch, self._unsent = self._unsent, []
         wait = 0.0 if batch else HEARTBEAT if full else self.schedule.wait_seconds()
-        for link, kind, data in self.transport.receive(wait):
+        now = time.monotonic()  # before, so that nobody is silent who has spoken while this was at others
+        if self._waiting and (held := self._held_for(now)):
+            wait = min(wait, held)
+        for link, kind, data in self.transport.receive(min(wait, self._grants.due_in)):
             if (member := self._members.get(link)) is not None:  # else it has been ended
                 self._take(member, kind, data, batch)
-        if self._inquiry is not None and not self._inquiry.is_asked:
-            self._inquire(self._inquiry)
-        now = time.monotonic()
+        self._grants.answer(self._members)
+        inquiry = self._inquiry
+        if inquiry is not None and not inquiry.is_asked:
+            self._inquire(inquiry)
         if now - self._looked >= HEARTBEAT / 2:
             self._looked = now
             for member in list(self._members.values()):
@@ -273,7 +289,7 @@ class Dispatch:
         elif kind == messages.RETURNED:
             self._take_back(member, messages.decode_tickets(data))
         elif kind == messages.ASK:
-            member.link.send(messages.MOMENT, _answer(data))
+            self._grants.ask(member.link, data)
         elif kind == messages.REMARK:
             _warn(data)
         elif kind == messages.STACKS:
@@ -299,6 +315,8 @@ class Dispatch:
         inquiry.unanswered = {member.link for member in self._members.values() if member.is_ready}
         for link in inquiry.unanswered:
             link.send(messages.WHERE, b"")
+        if not inquiry.unanswered:
+            inquiry.done.set()
 
     def _hear_stacks(self, member: _Worker, told: str) -> None:
         inquiry = self._inquiry
@@ -432,12 +450,3 @@ def _print(data: bytes) -> None:
     if stream is not None:
         stream.write(text)
         stream.flush()
-
-
-def _answer(data: bytes) -> bytes:
-    asked = messages.decode_asked(data)
-    try:
-        answer = RateAnswer(asked.call, moment(asked.name, asked.gap, asked.shares))
-    except ValueError as error:
-        answer = RateAnswer(asked.call, 0.0, str(error))
-    return messages.encode_message(answer)

@@ -15,10 +15,10 @@ from collections.abc import Sequence
 from contextlib import suppress
 from typing import Any
 
-from fluxloop.executors.remote import messages
-from fluxloop.executors.remote.channel import Incoming, framed
+from fluxloop.executors.remote import guard, messages
+from fluxloop.executors.remote.channel import GarbledError, Incoming, framed
 from fluxloop.executors.remote.dispatch import Message
-from fluxloop.executors.remote.process import Preparation
+from fluxloop.executors.remote.process import DEAF_AND_DUMB, Preparation
 from fluxloop.schedule import HEARTBEAT
 
 CLOSING_SECONDS = 10.0
@@ -27,7 +27,8 @@ ENDING_SECONDS = 1.0
 """How long a process that has closed its socket may take to end."""
 
 _COMMAND = (
-    "import json, sys; sys.path[:] = json.loads(sys.argv[3]);"
+    # The working directory is on the path by now, where a module may have the name of one that is needed.
+    "import sys; del sys.path[0]; import json; sys.path[:] = json.loads(sys.argv[3]);"
     " from fluxloop.executors.remote.process import serve; serve(int(sys.argv[1]), int(sys.argv[2]))"
 )
 
@@ -43,6 +44,7 @@ class LocalWorkers:
         self._preparation = preparation
         self._selector = selectors.DefaultSelector()
         self._links: set[LocalLink] = set()
+        self._guard: _Guard | None = None
         self._looked = time.monotonic()
         self._bell, self._ear = socket.socketpair()
         for end in (self._bell, self._ear):
@@ -50,6 +52,8 @@ class LocalWorkers:
         self._selector.register(self._ear, selectors.EVENT_READ)
 
     def start(self) -> LocalLink:
+        if self._guard is None:
+            self._guard = _Guard()
         ours, theirs = socket.socketpair()
         try:
             with theirs:
@@ -57,7 +61,8 @@ class LocalWorkers:
         except BaseException:
             ours.close()
             raise
-        link = LocalLink(process, ours, self._selector)
+        self._guard.add(process.pid)
+        link = LocalLink(process, ours, self._selector, self._guard)
         self._links.add(link)
         link.send(messages.PREPARE, pickle.dumps(self._preparation))
         return link
@@ -114,23 +119,63 @@ class LocalWorkers:
             found += self.receive(HEARTBEAT)
         for link in left:
             link.kill()
+            found.append((link, messages.REMARK, b"leaving the target took too long, and was given up"))
+        if self._guard is not None:
+            self._guard.close()
         self._selector.close()
         self._bell.close()
         self._ear.close()
         return found
 
 
+class _Guard:
+    """A process that ends the groups of workers when this one is killed."""
+
+    def __init__(self) -> None:
+        self._process = subprocess.Popen(
+            [sys.executable, "-I", "-S", guard.__file__, str(os.getpid())],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.DEVNULL,  # who reads what this one prints does not wait for the guard
+            stderr=subprocess.DEVNULL,
+            bufsize=0,
+            start_new_session=True,
+        )
+
+    def add(self, group: int) -> None:
+        self._tell(group)
+
+    def discard(self, group: int) -> None:
+        """Forget a group; before its number is free for another."""
+        self._tell(-group)
+
+    def _tell(self, number: int) -> None:
+        assert self._process.stdin is not None
+        with suppress(BrokenPipeError):  # somebody has ended it
+            self._process.stdin.write(b"%d\n" % number)
+
+    def close(self) -> None:
+        assert self._process.stdin is not None
+        self._process.stdin.close()
+        self._process.kill()  # a fork of this process may hold the pipe open
+        self._process.wait()
+
+
 class LocalLink:
     """One worker process and the socket to it."""
 
     def __init__(
-        self, process: subprocess.Popen[bytes], channel: socket.socket, selector: selectors.BaseSelector
+        self,
+        process: subprocess.Popen[bytes],
+        channel: socket.socket,
+        selector: selectors.BaseSelector,
+        guard: _Guard,
     ) -> None:
         self.heard = time.monotonic()
         self.is_open = True
         self._process = process
         self._channel = channel
         self._selector = selector
+        self._guard = guard
         self._incoming = Incoming()
         self._unsent = bytearray()
         channel.setblocking(False)
@@ -160,13 +205,18 @@ class LocalLink:
         try:
             while self.is_open:
                 is_alive = self._incoming.read(self._channel)
-                found += [(self, kind, data) for kind, data in self._incoming.messages()]
+                for kind, data in self._incoming.messages():
+                    found.append((self, kind, data))
                 if not is_alive:
                     ended = True
                     break
                 self.heard = time.monotonic()
         except BlockingIOError:
             pass
+        except GarbledError:
+            self.kill()
+            told = b"sent what cannot be read, as when the agent writes to files it has not opened, and was killed"
+            found.append((self, messages.GONE, told))
         if ended and self.is_open:
             found.append((self, messages.GONE, self._end().encode()))
         return found
@@ -193,12 +243,15 @@ class LocalLink:
         self._selector.unregister(self._channel)
         self._channel.close()
         latest = time.monotonic() + (0.0 if at_once else ENDING_SECONDS)
-        while not self._has_exited() and time.monotonic() < latest:
+        while not (by_itself := self._has_exited()) and time.monotonic() < latest:
             time.sleep(0.001)
         with suppress(ProcessLookupError, PermissionError):
             os.killpg(self._process.pid, signal.SIGKILL)
+        self._guard.discard(self._process.pid)
+        self._process.kill()  # it may have left its group
         try:
-            return _told(self._process.wait(ENDING_SECONDS))
+            code = self._process.wait(ENDING_SECONDS)
+            return _told(code) if by_itself or code != -signal.SIGKILL else "closed its connection and was killed"
         except subprocess.TimeoutExpired:  # the system holds it, as in a call to a disk that has gone
             return "does not end"
 
@@ -213,7 +266,8 @@ def _shown_in(stream: Any) -> int | None:
 
 def _told(code: int) -> str:
     if code >= 0:
-        return f"ended with exit code {code}"
+        why = ", as a worker does that cannot hear or speak any more" if code == DEAF_AND_DUMB else ""
+        return f"ended with exit code {code}{why}"
     name = signal.Signals(-code).name if -code in signal.valid_signals() else "unknown"
     memory = ", as the system does when memory runs out" if -code == signal.SIGKILL else ""
     return f"was killed by signal {-code} ({name}){memory}"

@@ -24,6 +24,10 @@ from fluxloop.executors.remote.worker import LOOK_SECONDS, Worker
 from fluxloop.interrupt import Interrupt
 from fluxloop.tracing.capture import message, type_name
 
+DEAF_AND_DUMB = 97
+"""The exit code of a worker that cannot hear or speak: the agent has closed its files, or taken all memory."""
+IDLE_SECONDS = 1.0
+"""How often a worker without work finds out whether it still hears."""
 _DIE_WITH_PARENT = 1  # PR_SET_PDEATHSIG, in linux/prctl.h
 
 
@@ -102,14 +106,22 @@ class _Carrier:
                 self._channel.sendall(framed(kind, data))
             except ConnectionError:
                 _end()
+            except OSError:
+                os._exit(DEAF_AND_DUMB)
 
     def _carry(self) -> None:
+        try:
+            self._carry_on()
+        finally:
+            os._exit(DEAF_AND_DUMB)
+
+    def _carry_on(self) -> None:
         poll = select.poll()
         poll.register(self._channel, select.POLLIN)
         while True:
             worker = self._worker
-            wait = LOOK_SECONDS * 1000 if worker is not None and worker.is_busy else None
-            if poll.poll(wait):
+            wait = LOOK_SECONDS if worker is not None and worker.is_busy else IDLE_SECONDS
+            if poll.poll(wait * 1000):
                 if not self._incoming.read(self._channel):
                     _end()
                 for kind, data in self._incoming.messages():

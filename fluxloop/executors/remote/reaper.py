@@ -16,8 +16,8 @@ from contextlib import suppress
 LOOK_SECONDS = 2.0
 """How often it notes what there is."""
 
-Processes = dict[int, tuple[int, str]]
-"""The parent of each process, and when it was started, as the system counts."""
+Processes = dict[int, tuple[int, int, str]]
+"""The parent and the group of each process, and when it was started, as the system counts."""
 
 
 def processes() -> Processes:
@@ -28,16 +28,16 @@ def processes() -> Processes:
             with suppress(OSError):  # it has just ended
                 with open(f"/proc/{name}/stat", "rb") as file:
                     told = file.read().rpartition(b")")[2].split()
-                found[int(name)] = int(told[1]), told[19].decode()
+                found[int(name)] = int(told[1]), int(told[2]), told[19].decode()
     return found
 
 
 def descendants(ancestor: int, among: Processes) -> set[tuple[int, str]]:
     """Return what a process has started, and what those have, without this one."""
     found = {ancestor}
-    while more := {pid for pid, (parent, _) in among.items() if parent in found} - found - {os.getpid()}:
+    while more := {pid for pid, (parent, *_) in among.items() if parent in found} - found - {os.getpid()}:
         found |= more
-    return {(pid, among[pid][1]) for pid in found - {ancestor}}
+    return {(pid, among[pid][2]) for pid in found - {ancestor}}
 
 
 def watch(parent: int) -> None:
@@ -51,8 +51,10 @@ def watch(parent: int) -> None:
     if sys.stdin.read():
         return
     left = processes()
-    for pid, started in noted:
-        if pid in left and left[pid][1] == started:
+    # What a worker has started since is in its group, though the worker itself may have gone.
+    groups = {pid for pid, started in noted if pid not in left or left[pid][2] == started}
+    for pid, (_, group, started) in left.items():
+        if (pid, started) in noted or group in groups:
             with suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
 

@@ -1,9 +1,10 @@
-"""A worker on another machine, by way of a relay in an actor of Ray that keeps the worker's process.
+"""Workers on another machine, by way of a relay in an actor of Ray that keeps their processes.
 
-The relay is not the worker itself, because Ray tells neither exit code nor signal of an actor that
+The relay is no worker itself, because Ray tells neither exit code nor signal of an actor that
 dies, and loses what it has said just before (measured: half of the last words before `os._exit`).
 A process of the relay's own dies alone: its last words arrive, and the next one starts in a tenth
-of the time an actor takes.
+of the time an actor takes. One relay keeps several, because an actor takes as much memory as a
+worker, and a second or two of a processor to start.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ import attrs
 
 from fluxloop import __version__
 from fluxloop.executors.remote import messages
-from fluxloop.executors.remote.channel import Incoming, framed
+from fluxloop.executors.remote.dispatch import Link
 from fluxloop.executors.remote.local import LocalLink, LocalWorkers
 from fluxloop.executors.remote.process import Preparation
 from fluxloop.executors.remote.sending import Script
@@ -28,32 +29,30 @@ from fluxloop.schedule import HEARTBEAT
 
 GATHER_SECONDS = 0.005
 """How long results are gathered while a worker goes on: each word to the driver costs Ray a tenth of a millisecond."""
-MAX_CHUNKS = 1_000
-"""After so many words a relay is asked anew to speak, so that nothing grows with their number."""
 
-_WORKER = struct.Struct("!I")
+_HEADER = struct.Struct("!IcQ")
 
-
-def chunk(worker: int, said: Sequence[tuple[bytes, bytes]]) -> bytes:
-    """Return messages from or for a worker as bytes.
-
-    Args:
-        worker: its number, among those that a relay has had.
-        said: kinds and data.
-    """
-    return _WORKER.pack(worker) + b"".join(framed(kind, data) for kind, data in said)
+Said = tuple[int, bytes, bytes]
+"""The number of a worker, among those that a relay has had, and a message from it or for it."""
 
 
-def unpack(data: bytes) -> tuple[int, Iterator[tuple[bytes, bytes]]]:
+def chunk(said: Sequence[Said]) -> bytes:
+    """Return messages as bytes."""
+    return b"".join(_HEADER.pack(worker, kind, len(data)) + data for worker, kind, data in said)
+
+
+def unpack(data: bytes) -> Iterator[Said]:
     """Return what `chunk` was given."""
-    (worker,) = _WORKER.unpack_from(data)
-    incoming = Incoming()
-    incoming.add(data[_WORKER.size :])
-    return worker, incoming.messages()
+    start = 0
+    while start < len(data):
+        worker, kind, length = _HEADER.unpack_from(data, start)
+        start += _HEADER.size
+        yield worker, kind, data[start : start + length]
+        start += length
 
 
 class Relay:
-    """Keep one worker process on this machine, and pass on what it and the executor say.
+    """Keep worker processes on this machine, and pass on what they and the executor say.
 
     Args:
         version: of fluxloop, where the executor is.
@@ -67,8 +66,8 @@ class Relay:
             here = f"{os.uname().nodename} has fluxloop {__version__}"
             self._problem = f"{here}, and {version} is what runs the experiment: install the same on all machines"
         self._workers = LocalWorkers(preparation if root is None else _moved(preparation, Path(root), Path.cwd()))
-        self._link: LocalLink | None = None
-        self._worker = 0
+        self._links: dict[int, LocalLink] = {}
+        self._numbers: dict[Link, int] = {}
         self._told: deque[bytes] = deque()
 
     def tell(self, data: bytes) -> None:
@@ -76,50 +75,68 @@ class Relay:
         self._told.append(data)
         self._workers.wake()
 
-    def hear(self) -> Iterator[bytes]:
-        """Yield what the worker says, and what becomes of it."""
-        for _ in range(MAX_CHUNKS):
+    def settle(self) -> None:
+        """Return once what the executor said before has been done, in a thread beside `hear`."""
+        while self._told:
+            time.sleep(0.001)
+
+    def hear(self, chunks: int) -> Iterator[bytes]:
+        """Yield that it is there, then what workers say and what becomes of them, up to so many times."""
+        yield chunk([])
+        for _ in range(chunks):
             while not (said := self._said()):
                 pass
-            yield chunk(self._worker, said)
+            yield chunk(said)
 
-    def _said(self) -> list[tuple[bytes, bytes]]:
+    def _said(self) -> list[Said]:
         said = self._obey()
         latest = time.monotonic() + HEARTBEAT
         while (wait := latest - time.monotonic()) > 0 and not self._told:
-            came = [(kind, data) for link, kind, data in self._workers.receive(wait) if link is self._link]
+            came = [
+                (self._numbers[link], kind, data)
+                for link, kind, data in self._workers.receive(wait)
+                if link in self._numbers
+            ]
             said += came
-            if any(kind != messages.RESULTS for kind, _ in came):
-                break  # it has nothing left to do, or wants an answer
+            for worker, kind, _ in came:
+                if kind in (messages.GONE, messages.FAILED):
+                    self._forget(worker)
+            if any(kind != messages.RESULTS for _, kind, _ in came):
+                break  # one has nothing left to do, or wants an answer
             if came:
                 latest = min(latest, time.monotonic() + GATHER_SECONDS)
         return said
 
-    def _obey(self) -> list[tuple[bytes, bytes]]:
-        said: list[tuple[bytes, bytes]] = []
+    def _obey(self) -> list[Said]:
+        said: list[Said] = []
         while self._told:
-            worker, orders = unpack(self._told.popleft())
-            for kind, data in orders:
+            for worker, kind, data in unpack(self._told[0]):
+                link = self._links.get(worker)
                 if kind == messages.START:
-                    self._worker = worker
-                    said = self._start()
-                elif worker != self._worker or self._link is None:
-                    continue
+                    said += self._start(worker)
+                elif link is None:
+                    continue  # it has ended
                 elif kind == messages.KILL:
-                    self._link.kill()
+                    link.kill()
+                    self._forget(worker)
                 else:
-                    self._link.send(kind, data)
+                    link.send(kind, data)
+            self._told.popleft()
         return said
 
-    def _start(self) -> list[tuple[bytes, bytes]]:
+    def _start(self, worker: int) -> list[Said]:
         try:
             if self._problem is None:
-                self._link = self._workers.start()
+                link = self._links[worker] = self._workers.start()
+                self._numbers[link] = worker
                 return []
             problem = self._problem
         except OSError as error:
             problem = f"{os.uname().nodename}: a worker process cannot be started: {error.strerror or error}"
-        return [(messages.FAILED, problem.encode())]
+        return [(worker, messages.FAILED, problem.encode())]
+
+    def _forget(self, worker: int) -> None:
+        del self._numbers[self._links.pop(worker)]
 
 
 def _moved(preparation: Preparation, root: Path, here: Path) -> Preparation:

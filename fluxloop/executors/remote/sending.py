@@ -73,12 +73,13 @@ def _prove(key: str, value: Any, way_out: str) -> None:
     except Exception as error:
         told = f"{key}: {_named(value)} cannot be sent to another process: {_why(value, error, way_out)}"
         raise TargetError(told) from None
-    if script() is None and _names_main(data):
+    if script() is None and names_main(data):
         told = "is defined in a notebook or at a prompt, where no other process can find it"
         raise TargetError(f"{key}: {_named(value)} {told}: {_MODULE}")
 
 
-def _names_main(data: bytes) -> bool:
+def names_main(data: bytes) -> bool:
+    """Tell whether a pickle is of something that the script defines which was started."""
     import pickletools  # only a notebook pays for it
 
     return any(argument == "__main__" for _, argument, _ in pickletools.genops(data))
