@@ -17,6 +17,7 @@ from fluxloop.attempt import OpenAttempt
 from fluxloop.exceptions import TargetError
 from fluxloop.executors.remote import messages
 from fluxloop.executors.remote.granting import Grants
+from fluxloop.executors.remote.inquiring import Inquiry
 from fluxloop.executors.remote.messages import Order
 from fluxloop.pace import Pace
 from fluxloop.records import Attempt, ErrorKind
@@ -27,8 +28,8 @@ SILENCE_SECONDS = 2.0
 """How long after the time of an attempt a worker may take to say so itself."""
 SHORT_MS = 20.0
 """How long attempts may take in all that are sent to a worker together, to run one after the other."""
-STACKS_SECONDS = 2.0
-"""How long workers may take to say where they are."""
+MAX_SOLITARY = 8
+"""How many workers run suspects at a time, beside the others."""
 MAX_LOST = 5
 """After so many machines were lost before any worker was ready, there is no hope for more."""
 REMEMBERED = 20
@@ -67,36 +68,25 @@ class Transport(Protocol):
 @define(eq=False)
 class _Worker:
     link: Link
+    is_solitary: bool = False
+    """True of one that is there for suspects only."""
+    is_starting: bool = True
     is_ready: bool = False
     orders: dict[int, float] = Factory(dict)
     """The tickets it has, with when each was sent."""
-    suspect: bool = False
+    has_suspect: bool = False
     """True while it has an order that is to be alone."""
     recalled: bool = False
     """True once it has been asked to give back what waits behind a long attempt."""
 
+    def is_able(self, now: float, together: int) -> bool:
+        """Tell whether it could take an order that would not wait behind a long one."""
+        is_quick = len(self.orders) < together or self.silent_for(now) * 1000 < 2 * SHORT_MS
+        return self.is_ready and not self.has_suspect and is_quick
+
     def silent_for(self, now: float) -> float:
         """Return for how many seconds nothing has come, though there was something to do."""
         return now - max(self.link.heard, min(self.orders.values(), default=now))
-
-
-@define(eq=False)
-class _Waiting:
-    """An order that no worker has."""
-
-    order: Order
-    is_suspect: bool = False
-    """One of several that a worker had when it died: it runs alone, so that blame falls where it belongs."""
-
-
-@define(eq=False)
-class _Inquiry:
-    """The question where everything is, asked from another thread."""
-
-    is_asked: bool = False
-    unanswered: set[Link] = Factory(set)
-    told: list[str] = Factory(list)
-    done: threading.Event = Factory(threading.Event)
 
 
 @define(kw_only=True, eq=False)
@@ -129,7 +119,10 @@ class Dispatch:
     _members: dict[Link, _Worker] = field(init=False, factory=dict)
     _orders: dict[int, Order] = field(init=False, factory=dict)
     """By ticket, what the schedule has given and has not got back."""
-    _waiting: deque[_Waiting] = field(init=False, factory=deque)
+    _waiting: deque[Order] = field(init=False, factory=deque)
+    """Those that no worker has."""
+    _suspects: deque[Order] = field(init=False, factory=deque)
+    """The same, of those that a worker had together when it died."""
     _unsent: list[Attempt] = field(init=False, factory=list)
     """What attempts came to that no worker could be sent."""
     _last_ticket: int = field(init=False, default=0)
@@ -137,7 +130,7 @@ class Dispatch:
     """How many milliseconds the last attempts took."""
     _failure: TargetError | None = field(init=False, default=None)
     _looked: float = field(init=False, factory=time.monotonic)
-    _inquiry: _Inquiry | None = field(init=False, default=None)
+    _inquiry: Inquiry = field(init=False, factory=Inquiry)
     _lost: int = field(init=False, default=0)
     """How many were lost before any was ready."""
     _grants: Grants = field(init=False, factory=Grants)
@@ -171,10 +164,7 @@ class Dispatch:
 
     def stacks(self) -> str:
         """Return where everything is in the workers that answer, from another thread."""
-        self._inquiry = inquiry = _Inquiry()
-        inquiry.done.wait(STACKS_SECONDS)
-        self._inquiry = None
-        return "\n".join(inquiry.told)
+        return self._inquiry.stacks()
 
     def _fill(self, *, takes: bool = True) -> None:
         room = self._room
@@ -186,19 +176,19 @@ class Dispatch:
                 self._unsent.append(self.task.attempt(*taken).failed(error))
                 break  # it is settled before the next is taken
             self._orders[order.ticket] = order
-            self._waiting.append(_Waiting(order))
-        if self._waiting and self.schedule.stopping:
+            self._waiting.append(order)
+        if self.schedule.stopping:
             self._drop_waiting()
-        if self._waiting:
-            self._assign()
-            self._hire()
+        self._assign()
+        self._hire()
 
     def _drop_waiting(self) -> None:
         """Give back what has not begun and is not to, now that nothing more starts."""
-        for waiting in self._waiting:
-            order = self._orders.pop(waiting.order.ticket)
+        for order in (*self._waiting, *self._suspects):
+            del self._orders[order.ticket]
             self.schedule.drop(order.planned)
         self._waiting.clear()
+        self._suspects.clear()
 
     @property
     def _size(self) -> int:
@@ -215,34 +205,24 @@ class Dispatch:
     def _assign(self) -> None:
         """Give what waits to those that have room, the emptiest first."""
         size, now = self._size, time.monotonic()
-        able = [
-            one
-            for one in self._members.values()
-            if one.is_ready and not one.suspect and len(one.orders) < size and self._is_quick(one, now)
-        ]
+        able = [one for one in self._members.values() if one.is_able(now, self.together) and len(one.orders) < size]
         able.sort(key=lambda one: len(one.orders))
         for place, member in enumerate(able):
-            if not self._waiting or self._held_for(time.monotonic()):
+            if self._held_for(time.monotonic()):
                 return
-            if self._waiting[0].is_suspect:
-                if member.orders:
-                    return  # nor do those that follow have none
-                member.suspect = True
-                self._send(member, [self._waiting.popleft().order])
-                continue
-            share = min(size - len(member.orders), -(-len(self._waiting) // (len(able) - place)))
-            orders: list[Order] = []
-            while len(orders) < share and self._waiting and not self._waiting[0].is_suspect:
-                orders.append(self._waiting.popleft().order)
-            self._send(member, orders)
+            if self._waiting and not member.is_solitary:
+                share = min(size - len(member.orders), -(-len(self._waiting) // (len(able) - place)))
+                self._send(member, [self._waiting.popleft() for _ in range(share)])
+            elif self._suspects and not member.orders:
+                member.has_suspect = True
+                self._send(member, [self._suspects.popleft()])
+            elif member.is_solitary:
+                member.is_ready = False
+                member.link.send(messages.END, b"")
 
     def _held_for(self, now: float) -> float:
         """Return for how many seconds nothing may be sent, though the schedule has given it: it waited for workers."""
         return max(self._pace.next - now, self.schedule.paused_for, 0.0)
-
-    def _is_quick(self, member: _Worker, now: float) -> bool:
-        """Tell whether an order would not wait behind a long one."""
-        return len(member.orders) < self.together or member.silent_for(now) * 1000 < 2 * SHORT_MS
 
     def _send(self, member: _Worker, orders: Sequence[Order]) -> None:
         now = self._pace.reserve(time.monotonic())
@@ -250,16 +230,22 @@ class Dispatch:
         member.link.send(messages.ORDERS, messages.encode_orders(orders))
 
     def _hire(self) -> None:
-        """Start as many workers as there is work for."""
-        starting = sum(not member.is_ready for member in self._members.values())
+        """Start as many workers as there is work for, and some for suspects, so that those hold up nothing."""
+        solitary = sum(member.is_solitary for member in self._members.values())
+        starting = sum(member.is_starting and not member.is_solitary for member in self._members.values())
         wanted = -(-len(self._waiting) // self.together) - starting
-        for _ in range(min(wanted, self.workers - len(self._members))):
-            try:
-                link = self.transport.start()
-            except OSError as error:
-                self._do_without(f"it cannot be started: {error.strerror or error}")
-                return
-            self._members[link] = _Worker(link)
+        for _ in range(min(wanted, self.workers - len(self._members) + solitary)):
+            self._start_worker()
+        for _ in range(min(len(self._suspects), MAX_SOLITARY) - solitary):
+            self._start_worker(is_solitary=True)
+
+    def _start_worker(self, *, is_solitary: bool = False) -> None:
+        try:
+            link = self.transport.start()
+        except OSError as error:
+            self._do_without(f"it cannot be started: {error.strerror or error}")
+        else:
+            self._members[link] = _Worker(link, is_solitary=is_solitary)
 
     def _landed(self) -> list[Attempt]:
         full = len(self._orders) >= self._room
@@ -272,9 +258,7 @@ class Dispatch:
             if (member := self._members.get(link)) is not None:  # else it has been ended
                 self._take(member, kind, data, batch)
         self._grants.answer(self._members)
-        inquiry = self._inquiry
-        if inquiry is not None and not inquiry.is_asked:
-            self._inquire(inquiry)
+        self._inquiry.ask(member.link for member in self._members.values() if member.is_ready)
         if now - self._looked >= HEARTBEAT / 2:
             self._looked = now
             for member in list(self._members.values()):
@@ -286,6 +270,7 @@ class Dispatch:
             self._settle(member, data, batch)
         elif kind == messages.READY:
             member.is_ready = self._has_worked = True
+            member.is_starting = False
         elif kind == messages.RETURNED:
             self._take_back(member, messages.decode_tickets(data))
         elif kind == messages.ASK:
@@ -293,7 +278,8 @@ class Dispatch:
         elif kind == messages.REMARK:
             _warn(data)
         elif kind == messages.STACKS:
-            self._hear_stacks(member, _text(data))
+            busy = ", ".join(self._orders[ticket].planned.trace_id for ticket in member.orders)
+            self._inquiry.hear(member.link, busy, _text(data))
         elif kind == messages.PRINTED:
             _print(data)
         elif kind == messages.FAILED and member.is_ready:
@@ -309,24 +295,6 @@ class Dispatch:
             self._lose(member, f"its worker process {_text(data)}", batch)
         elif kind == messages.LOST:
             self._lose(member, _text(data), batch, is_own_fault=False)
-
-    def _inquire(self, inquiry: _Inquiry) -> None:
-        inquiry.is_asked = True
-        inquiry.unanswered = {member.link for member in self._members.values() if member.is_ready}
-        for link in inquiry.unanswered:
-            link.send(messages.WHERE, b"")
-        if not inquiry.unanswered:
-            inquiry.done.set()
-
-    def _hear_stacks(self, member: _Worker, told: str) -> None:
-        inquiry = self._inquiry
-        if inquiry is None:
-            return
-        busy = ", ".join(self._orders[ticket].planned.trace_id for ticket in member.orders) or "nothing"
-        inquiry.told.append(f"A worker process with {busy}:\n\n{told}")
-        inquiry.unanswered.discard(member.link)
-        if not inquiry.unanswered:
-            inquiry.done.set()
 
     def _settle(self, member: _Worker, data: bytes, batch: list[Attempt]) -> None:
         try:
@@ -345,7 +313,7 @@ class Dispatch:
                 attempt.input, attempt.told = known.input, known.told
             batch.append(attempt)
             self._took.append(attempt.duration_ms)
-            member.suspect = False
+            member.has_suspect = False
             if attempt.left_running:
                 attempt.left_running = False
                 self._end(member)
@@ -355,24 +323,25 @@ class Dispatch:
         """End a worker in which an attempt goes on that has been told already; the others run elsewhere."""
         member.link.kill()
         self._forget(member)
-        self._wait_again(member, is_suspect=member.suspect)
+        self._wait_again(member, are_suspects=member.has_suspect)
 
     def _forget(self, member: _Worker) -> None:
         self._members.pop(member.link, None)
 
-    def _wait_again(self, member: _Worker, *, is_suspect: bool) -> None:
-        self._waiting.extendleft(_Waiting(self._orders[ticket], is_suspect) for ticket in reversed(member.orders))
+    def _wait_again(self, member: _Worker, *, are_suspects: bool) -> None:
+        waiting = self._suspects if are_suspects else self._waiting
+        waiting.extendleft(self._orders[ticket] for ticket in reversed(member.orders))
 
     def _take_back(self, member: _Worker, tickets: Sequence[int]) -> None:
         member.recalled = False
         for ticket in reversed(tickets):
             del member.orders[ticket]
-            self._waiting.appendleft(_Waiting(self._orders[ticket]))
+            self._waiting.appendleft(self._orders[ticket])
 
     def _lose(self, member: _Worker, told: str, batch: list[Attempt], *, is_own_fault: bool = True) -> None:
         """Go on without a worker that has ended."""
         self._forget(member)
-        if member.is_ready:
+        if not member.is_starting:
             if blamed := self._blamed(member):
                 opened, seconds = blamed
                 kind: ErrorKind = "agent" if is_own_fault else "infrastructure"
@@ -387,14 +356,14 @@ class Dispatch:
     def _blamed(self, member: _Worker) -> tuple[OpenAttempt, float] | None:
         """Return the attempt that has ended its worker, and for how long it ran; what else that had runs again."""
         if self.together > 1 and len(member.orders) > 1:
-            self._wait_again(member, is_suspect=True)
+            self._wait_again(member, are_suspects=True)
             return None
         ticket = next(iter(member.orders), None)
         if ticket is None:
             return None
         seconds = member.silent_for(time.monotonic())
         del member.orders[ticket]
-        self._wait_again(member, is_suspect=False)
+        self._wait_again(member, are_suspects=False)
         order = self._orders.pop(ticket)
         return self.task.attempt(order.planned, order.number), seconds
 
@@ -404,7 +373,7 @@ class Dispatch:
         if not self._members:
             self._failure = TargetError(why)
             return
-        self.workers = len(self._members)
+        self.workers = max(1, sum(not member.is_solitary for member in self._members.values()))
         if self._has_worked:
             warnings.warn(f"one worker fewer: {why}", RuntimeWarning, stacklevel=2)
 
@@ -425,7 +394,7 @@ class Dispatch:
             batch.append(opened.timed_out(limit, None, lost, started_ago=seconds))
 
     def _close(self) -> None:
-        idle = [one.link for one in self._members.values() if one.is_ready and not one.orders]
+        idle = [one.link for one in self._members.values() if not one.is_starting and not one.orders]
         for link, kind, data in self.transport.close(idle):
             if link not in self._members:
                 continue
