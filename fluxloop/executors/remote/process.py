@@ -28,7 +28,6 @@ DEAF_AND_DUMB = 97
 """The exit code of a worker that cannot hear or speak: the agent has closed its files, or taken all memory."""
 IDLE_SECONDS = 1.0
 """How often a worker without work finds out whether it still hears."""
-_DIE_WITH_PARENT = 1  # PR_SET_PDEATHSIG, in linux/prctl.h
 
 
 @frozen(kw_only=True)
@@ -55,7 +54,8 @@ def serve(descriptor: int, parent: int) -> None:
         parent: the id of that process.
     """
     os.set_inheritable(descriptor, False)  # what an agent starts must not hold it open
-    _die_with(parent)
+    if os.getppid() != parent:  # it has ended already
+        _end()
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, TextIOWrapper):
             stream.reconfigure(line_buffering=True)  # a worker that is killed has shown what it printed
@@ -139,16 +139,6 @@ class _Deaf(Interrupt):
 
     def _receive(self, number: int, frame: FrameType | None) -> None:
         pass
-
-
-def _die_with(parent: int) -> None:
-    """End when the process that started this one does, though the agent never lets go of the interpreter."""
-    if sys.platform == "linux":
-        import ctypes
-
-        ctypes.CDLL(None).prctl(_DIE_WITH_PARENT, signal.SIGKILL)
-    if os.getppid() != parent:
-        _end()
 
 
 def _end() -> NoReturn:
