@@ -195,7 +195,8 @@ class Execution:
 
     def _outcome(self, schedule: Schedule) -> tuple[ExperimentStatus, str | None]:
         if in_flight := schedule.in_flight:
-            self.left_running += len(in_flight)
+            if not isinstance(self.executor, Elsewhere):  # else they have ended with their workers
+                self.left_running += len(in_flight)
             self._tell_once("in flight", _left_in_flight(in_flight, self.task.redaction.text))
         if schedule.waiting and self._retried is not None:
             waited = f"{counted(schedule.waiting, 'run')} waited for another attempt"
