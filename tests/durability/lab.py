@@ -198,6 +198,8 @@ def _serve() -> None:
     import fluxloop.reports.rows
     import fluxloop.tracing.decorators
     import fluxloop.verifying
+    import fluxloop_cli.run
+    import fluxloop_cli.verify  # noqa: F401
     import tests.durability.faults  # noqa: F401
     from fluxloop import Experiment
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from fluxloop.verifying import verify
 from tests.durability.faults import CRASHED
 from tests.durability.judging import NAMES, runs_of
 from tests.durability.lab import Lab
@@ -26,12 +27,11 @@ def begun(project: Path) -> list[Path]:
     return sorted(path for path in (project / "experiments").glob("*") if (path / "config.yaml").exists())
 
 
-def check(lab: Lab, path: Path) -> None:
+def check(path: Path) -> None:
     """It is complete, sound, and nothing is left lying about."""
     assert sorted(run.trace_id for run in runs_of(path)) == IDS
     assert {file.name for file in path.iterdir()} - {"superseded.jsonl"} == {*NAMES, "config.yaml", "summary.json"}
-    verified = lab.run("verify", str(path))
-    assert verified.code == 0, verified.said
+    assert verify(path).findings == ()
 
 
 @pytest.mark.parametrize("moment", MOMENTS)
@@ -59,7 +59,7 @@ def test_a_crash_at_any_step_is_taken_up(lab: Lab, resume: str, moment: str) -> 
             if before and not (len(before) == len(IDS) and path != left[0]):
                 assert path == left[0]
                 assert runs_of(path)[: len(before)] == before
-            check(lab, path)
+            check(path)
         except AssertionError as failure:
             raise AssertionError(f"{what}\n{failure}") from failure
 
@@ -95,7 +95,7 @@ def test_a_crash_at_any_step_of_a_rewrite_leaves_runs_owed(lab: Lab, moment: str
         what = f"{moment} {number}, {steps[number - 1][:2]}: {done.code}: {done.told}"
         try:
             assert done.code == 0
-            check(lab, path)
+            check(path)
             after = runs_of(path)
             assert set(whole) <= set(after)
             superseded = (path / "superseded.jsonl").read_bytes().splitlines(keepends=True)

@@ -19,12 +19,10 @@ from typing import Any, ClassVar, NamedTuple
 
 import attrs
 import msgspec
-import numpy as np
 import pydantic
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from langchain_core.messages import AIMessage
 
 from fluxloop.store.codec import encode
 from fluxloop.tracing import capture as module
@@ -496,6 +494,8 @@ def test_records_of_msgspec_become_mappings() -> None:
 
 def test_messages_become_mappings() -> None:
     """A LangChain message shows its content."""
+    from langchain_core.messages import AIMessage
+
     captured = capture(AIMessage("hi", id="1"))
     assert captured["type"] == "ai"
     assert captured["content"] == "hi"
@@ -503,6 +503,8 @@ def test_messages_become_mappings() -> None:
 
 def test_numbers_of_numpy_become_numbers() -> None:
     """Arrays and scalars become lists and numbers; what holds itself is a cycle."""
+    import numpy as np
+
     array = np.array([[1, 2], [3, 4]])
     assert capture([array, np.int64(3), np.float32(0.5), np.bool_(True), np.float64("nan"), np.str_("x")]) == [
         [[1, 2], [3, 4]],
