@@ -200,11 +200,13 @@ def test_impossible_counts_are_refused(runs: list[int], passes: list[int], level
 
 
 def test_million_inputs_take_a_moment() -> None:
-    """A million inputs are counted exactly, straight from arrays, in well under a few seconds."""
+    """A million inputs are counted exactly, straight from arrays, in a few times what adding them up takes."""
     runs, passes = array("I", [4_000]) * 1_000_000, array("I", [4_000, 3_600]) * 500_000
-    started = time.perf_counter()
+    began = time.process_time()
+    assert sum(a * b for a, b in zip(runs, passes, strict=True)) == 15_200_000_000_000
+    added = time.process_time()
     interval = pass_rate_interval(runs, passes)
-    assert time.perf_counter() - started < 5
+    assert time.process_time() - added < 25 * (added - began)
     assert interval is not None
     assert interval.low < 0.95 < interval.high
     assert interval.high - interval.low < 0.001
