@@ -129,7 +129,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         measured(nothing, "ray", 100, parallel=2)
         for name, target in (("nothing", nothing), ("one tool call", one_tool), ("ten calls, 10 kB", talkative)):
             report(f"ray at 2, {name}", *measured(target, "ray", runs, parallel=2))
-        report("ray at 20, 50 ms each, so one by one", *measured(slow, "ray", 2_000, parallel=20))
+        report("ray at 20, 50 ms each, so one by one", *measured(slow, "ray", 4_000, parallel=20))
     before = peak_megabytes()
     measured(nothing, Ready(nothing), 25 * runs)
     print(f"memory of the writer: {peak_megabytes() - before:.0f} MB more for {25 * runs:,} runs")
