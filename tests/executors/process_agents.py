@@ -82,6 +82,8 @@ def waits(text: str, place: str) -> str:
     note(place, "begins", text)
     if text.startswith("hangs"):
         wait_until(Path(place + ".go").exists)  # waits here
+    if text == "fails":
+        raise LookupError(text)
     note(place, "ends", text)
     return text
 

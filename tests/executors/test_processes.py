@@ -171,7 +171,7 @@ def test_what_is_in_flight_is_left_when_its_grace_is_over(tmp_path: Path) -> Non
     """Its worker is ended with it, the other leaves by itself."""
     place = tmp_path / "seen"
     options = {"runner.args": {"place": str(place)}, "runner.grace_seconds": 0.2}
-    result = run("waits", tmp_path, ["hangs", *"abc"], max_time=1.5, **options)
+    result = run("waits", tmp_path, ["hangs", *"abc", "fails"], max_failures=1, **options)
     assert (result.summary.status, result.summary.passed, result.left_running) == ("stopped", 3, 0)
     workers = {worker for worker, *_ in noted(place)}
     assert len(workers) == 2
@@ -203,8 +203,12 @@ def test_where_a_worker_hangs_is_told(agent: str, tmp_path: Path) -> None:
     def told() -> str:
         return "".join(file.read_text() for file in tmp_path.glob(f"experiments/*/{STALLS}"))
 
+    def is_told() -> bool:
+        names = all(f"A worker process with trace_00{n}:" in told() for n in (1, 2))
+        return names and told().count("# waits here") >= 2
+
     def release() -> None:
-        wait_until(lambda: all(f"A worker process with trace_00{n}:" in told() for n in (1, 2)))
+        wait_until(is_told)
         Path(f"{place}.go").touch()
 
     thread = threading.Thread(target=release)
@@ -213,9 +217,7 @@ def test_where_a_worker_hangs_is_told(agent: str, tmp_path: Path) -> None:
     result = run(agent, tmp_path, ["hangs 1", "hangs 2"], **options)
     thread.join()
     assert result.summary.passed == 2
-    stalls = (result.path / STALLS).read_text()
-    assert "trace_001 of input_001, attempt 1" in stalls
-    assert stalls.count("# waits here") >= 2
+    assert "trace_001 of input_001, attempt 1" in told()
 
 
 # The whole of an experiment
