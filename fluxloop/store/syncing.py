@@ -89,6 +89,8 @@ class GroupSync:
             if self._closing.wait(SYNC_AFTER):
                 return
             self._due.clear()
+            if self._closing.is_set():
+                return  # the call came just now, and was cleared with the rest
             self._is_due = False  # from here on a write asks for the next sync
             self._sync()
 

@@ -94,3 +94,24 @@ def test_a_sync_that_fails_says_so(tmp_path: Path) -> None:
     os.close(handle)
     with pytest.raises(OSError, match="Bad file descriptor"):
         sync(handle)
+
+
+def test_an_end_that_comes_while_a_sync_begins_is_heard(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also in the moment in which the call for the sync is taken down."""
+    monkeypatch.setattr("fluxloop.store.syncing.SYNC_AFTER", 0.01)
+
+    class Late(threading.Event):
+        def clear(self) -> None:
+            ending.start()
+            group._closing.wait()
+            wait_until(self.is_set)
+            super().clear()
+
+    file = LineFile(tmp_path / "lines")
+    group = GroupSync([file])
+    group._due = Late()
+    ending = threading.Thread(target=group.close, daemon=True)
+    file.append(b"one\n")
+    group.written(1)
+    wait_until(lambda: ending.ident is not None and not ending.is_alive())
+    file.close()
