@@ -120,7 +120,7 @@ class Schedule:
         return flight.planned, flight.number
 
     def drop(self, planned: PlannedRun) -> None:
-        """Take back what was given out and has not begun, once nothing more is to start: it counts as not run."""
+        """Take back what was given out and is not to run, once nothing more starts: it counts as not run."""
         del self._in_flight[planned.trace_id]
 
     def wait_seconds(self) -> float:

@@ -139,6 +139,35 @@ async def calls_async(text: str, rate: str) -> tuple[int, float]:
         return os.getpid(), time.monotonic()
 
 
+def queues(text: str, rate: str) -> tuple[float, float]:
+    """When it asked, and when it was let through."""
+    asked = time.monotonic()
+    with fluxloop.rate_limit("service", rate):
+        return asked, time.monotonic()
+
+
+async def queues_async(text: str, rate: str) -> tuple[float, float]:
+    asked = time.monotonic()
+    async with fluxloop.rate_limit("service", rate):
+        return asked, time.monotonic()
+
+
+async def gives_up(text: str, rate: str, first: bool) -> None:
+    """Cancel many calls, some of which have just been let through, before or after one that goes on."""
+    limit = fluxloop.rate_limit("service", rate)
+    if first:
+        await limit.__aenter__()
+    for number in range(60):
+        waiting = asyncio.create_task(limit.__aenter__())
+        await asyncio.sleep(0)  # now it has asked
+        if number % 3 == 0:
+            time.sleep(0.01)  # long enough for an answer, which it cannot notice
+        waiting.cancel()
+        await asyncio.wait([waiting])
+        assert waiting.cancelled()
+    await limit.__aenter__()
+
+
 def contests(text: str) -> None:
     """Use the name with another rate in each process."""
     run = fluxloop.current_run()

@@ -19,7 +19,7 @@ from fluxloop.executors.remote.granting import Grants
 from fluxloop.executors.remote.inquiring import Inquiry
 from fluxloop.executors.remote.messages import Order
 from fluxloop.pace import Pace
-from fluxloop.records import Attempt, ErrorKind
+from fluxloop.records import Attempt
 from fluxloop.runner import Task
 from fluxloop.schedule import HEARTBEAT, Schedule
 
@@ -29,8 +29,10 @@ SHORT_MS = 20.0
 """How long attempts may take in all that are sent to a worker together, to run one after the other."""
 MAX_SOLITARY = 8
 """How many workers run suspects at a time, beside the others."""
-MAX_LOST = 5
-"""After so many machines were lost before any worker was ready, there is no hope for more."""
+MAX_FAILED_STARTS = 5
+"""After so many in a row there is no hope for more."""
+RESTART_SECONDS = 0.1
+"""How long no worker is started after one could not be; doubled for each further one."""
 REMEMBERED = 20
 """Of how many attempts the longest tells how long the next may take."""
 
@@ -40,6 +42,10 @@ class Link(Protocol):
 
     heard: float
     """When anything last came from it, on the monotonic clock."""
+
+    @property
+    def is_cut(self) -> bool:
+        """True while nothing can come from it, though it may be well: its silence says nothing."""
 
     def send(self, kind: bytes, data: bytes) -> None:
         """Send a message; to a worker that has ended, nothing."""
@@ -130,8 +136,15 @@ class Dispatch:
     _failure: TargetError | None = field(init=False, default=None)
     _looked: float = field(init=False, factory=time.monotonic)
     _inquiry: Inquiry = field(init=False, factory=Inquiry)
-    _lost: int = field(init=False, default=0)
-    """How many were lost before any was ready."""
+    _failed_starts: int = field(init=False, default=0)
+    """How many in a row."""
+    _losses: int = field(init=False, default=0)
+    """How many times in a row a machine has gone while a worker started on it."""
+    _lost_now: bool = field(init=False, default=False)
+    _start_after: float = field(init=False, default=0.0)
+    """When the next worker may be started."""
+    _why_fewer: str | None = field(init=False, default=None)
+    """Why there are fewer workers than were asked for, as long as it has not been told."""
     _grants: Grants = field(init=False, factory=Grants)
     _pace: Pace = field(init=False)
     """When the next attempt may be sent."""
@@ -211,6 +224,7 @@ class Dispatch:
                 return
             if self._waiting and not member.is_solitary:
                 share = min(size - len(member.orders), -(-len(self._waiting) // (len(able) - place)))
+                share = 1 if self._pace.gap else share  # a rate is of attempts, however many workers there are
                 self._send(member, [self._waiting.popleft() for _ in range(share)])
             elif self._suspects and not member.orders:
                 member.has_suspect = True
@@ -230,6 +244,8 @@ class Dispatch:
 
     def _hire(self) -> None:
         """Start as many workers as there is work for, and some for suspects, so that those hold up nothing."""
+        if time.monotonic() < self._start_after:
+            return
         solitary = sum(member.is_solitary for member in self._members.values())
         starting = sum(member.is_starting and not member.is_solitary for member in self._members.values())
         wanted = -(-len(self._waiting) // self.together) - starting
@@ -253,11 +269,12 @@ class Dispatch:
         now = time.monotonic()  # before, so that nobody is silent who has spoken while this was at others
         if self._waiting and (held := self._held_for(now)):
             wait = min(wait, held)
+        self._lost_now = False
         for link, kind, data in self.transport.receive(min(wait, self._grants.due_in)):
             if (member := self._members.get(link)) is not None:  # else it has been ended
                 self._take(member, kind, data, batch)
         self._grants.answer(self._members)
-        self._inquiry.ask(member.link for member in self._members.values() if member.is_ready)
+        self._inquiry.ask(self._members)
         if now - self._looked >= HEARTBEAT / 2:
             self._looked = now
             for member in list(self._members.values()):
@@ -268,12 +285,15 @@ class Dispatch:
         if kind in (messages.RESULTS, messages.LAST):
             self._settle(member, data, batch)
         elif kind == messages.READY:
-            member.is_ready = self._has_worked = True
+            member.is_ready = True
             member.is_starting = False
+            self._note_start()
         elif kind == messages.RETURNED:
             self._take_back(member, messages.decode_tickets(data))
         elif kind == messages.ASK:
             self._grants.ask(member.link, data)
+        elif kind == messages.WITHDRAWN:
+            self._grants.withdraw(member.link, data)
         elif kind == messages.REMARK:
             _warn(data)
         elif kind == messages.STACKS:
@@ -302,6 +322,7 @@ class Dispatch:
             member.link.kill()
             self._lose(member, f"its worker process sent what cannot be read: {error}", batch)
             return
+        goes_on = False
         for result in results:
             if member.orders.pop(result.ticket, None) is None:
                 continue
@@ -313,19 +334,16 @@ class Dispatch:
             batch.append(attempt)
             self._took.append(attempt.duration_ms)
             member.has_suspect = False
-            if attempt.left_running:
-                attempt.left_running = False
-                self._end(member)
-                return
-
-    def _end(self, member: _Worker) -> None:
-        """End a worker in which an attempt goes on that has been told already; the others run elsewhere."""
-        member.link.kill()
-        self._forget(member)
-        self._wait_again(member, are_suspects=member.has_suspect)
+            goes_on = goes_on or attempt.left_running
+            attempt.left_running = False
+        if goes_on:  # with the worker it ends; the others in it run elsewhere
+            member.link.kill()
+            self._forget(member)
+            self._wait_again(member, are_suspects=False)
 
     def _forget(self, member: _Worker) -> None:
         self._members.pop(member.link, None)
+        self._inquiry.forget(member.link)
 
     def _wait_again(self, member: _Worker, *, are_suspects: bool) -> None:
         waiting = self._suspects if are_suspects else self._waiting
@@ -340,17 +358,26 @@ class Dispatch:
     def _lose(self, member: _Worker, told: str, batch: list[Attempt], *, is_own_fault: bool = True) -> None:
         """Go on without a worker that has ended."""
         self._forget(member)
-        if not member.is_starting:
+        told_of_run = f"{told}; what it had observed is lost"
+        if member.is_starting and is_own_fault:
+            self._do_without(f"{told} while it loaded the target")
+        elif member.is_starting:
+            self._lose_place(told)
+        elif is_own_fault:
             if blamed := self._blamed(member):
                 opened, seconds = blamed
-                kind: ErrorKind = "agent" if is_own_fault else "infrastructure"
-                batch.append(opened.crashed(f"{told}; what it had observed is lost", seconds, kind))
-        elif is_own_fault:
-            self._do_without(f"{told} while it loaded the target")
-        elif not self._has_worked:
-            self._lost += 1
-            if self._lost >= MAX_LOST:
-                self._do_without(told)
+                batch.append(opened.crashed(told_of_run, seconds))
+        else:  # nobody is to blame, and what it ran is lost with it
+            running = list(member.orders)[: self.together]
+            seconds = member.silent_for(time.monotonic())
+            for ticket in running:
+                del member.orders[ticket]
+                batch.append(self._opened(ticket).crashed(told_of_run, seconds, "infrastructure"))
+            self._wait_again(member, are_suspects=False)
+
+    def _opened(self, ticket: int) -> OpenAttempt:
+        order = self._orders.pop(ticket)
+        return self.task.attempt(order.planned, order.number)
 
     def _blamed(self, member: _Worker) -> tuple[OpenAttempt, float] | None:
         """Return the attempt that has ended its worker, and for how long it ran; what else that had runs again."""
@@ -363,18 +390,47 @@ class Dispatch:
         seconds = member.silent_for(time.monotonic())
         del member.orders[ticket]
         self._wait_again(member, are_suspects=False)
-        order = self._orders.pop(ticket)
-        return self.task.attempt(order.planned, order.number), seconds
+        return self._opened(ticket), seconds
 
     def _do_without(self, why: str) -> None:
-        """Make do with one worker fewer, or give up with the last."""
+        """Go on when a worker could not be started: at first with those there are, later by trying again."""
         why = self.task.redaction.text(why)
+        self._failed_starts += 1
+        if not self._has_worked:  # all of them may fail alike
+            self._be_fewer(why)
+        elif self._failed_starts >= MAX_FAILED_STARTS:
+            self._failed_starts = 0
+            self._be_fewer(why)
+            self._tell_fewer()
+        else:
+            self._start_after = time.monotonic() + RESTART_SECONDS * 2**self._failed_starts
+
+    def _lose_place(self, why: str) -> None:
+        """Go on when the machine has gone on which a worker was starting: another is found for it, if there is one."""
+        if not self._lost_now:  # it may have been the place of several
+            self._lost_now = True
+            self._losses += 1
+            self._start_after = time.monotonic() + RESTART_SECONDS * 2 ** min(self._losses, MAX_FAILED_STARTS)
+        if self._losses >= MAX_FAILED_STARTS:
+            self._be_fewer(self.task.redaction.text(why))
+
+    def _be_fewer(self, why: str) -> None:
         if not self._members:
             self._failure = TargetError(why)
             return
         self.workers = max(1, sum(not member.is_solitary for member in self._members.values()))
-        if self._has_worked:
-            warnings.warn(f"one worker fewer: {why}", RuntimeWarning, stacklevel=2)
+        self._why_fewer = why
+
+    def _tell_fewer(self) -> None:
+        if self._why_fewer is not None:
+            warnings.warn(f"no more than {self.workers} at a time: {self._why_fewer}", RuntimeWarning, stacklevel=2)
+            self._why_fewer = None
+
+    def _note_start(self) -> None:
+        """Note that a worker has started well."""
+        self._has_worked = True
+        self._failed_starts = self._losses = 0
+        self._tell_fewer()
 
     def _look_after(self, member: _Worker, silent: float, batch: list[Attempt]) -> None:
         """See to a worker that has not been heard of for so many seconds."""
@@ -382,7 +438,7 @@ class Dispatch:
             member.recalled = True
             member.link.send(messages.RECALL, b"")
         limit = self.task.timeout_seconds
-        if limit is None or silent <= limit + self.patience + SILENCE_SECONDS:
+        if limit is None or member.link.is_cut or silent <= limit + self.patience + SILENCE_SECONDS:
             return
         # It should have told of an attempt that is over its time, and cannot.
         member.link.kill()

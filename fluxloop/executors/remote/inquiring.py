@@ -34,11 +34,19 @@ class Inquiry:
         if not self._wanted.is_set():
             return
         self._wanted.clear()
+        self._told.clear()  # of an answer that came late
         self._unanswered = set(links)
         for link in self._unanswered:
             link.send(messages.WHERE, b"")
         if not self._unanswered:
             self._done.set()
+
+    def forget(self, link: Any) -> None:
+        """Wait no longer for a worker that has ended."""
+        if link in self._unanswered:
+            self._unanswered.discard(link)
+            if not self._unanswered:
+                self._done.set()
 
     def hear(self, link: Any, busy: str, stacks: str) -> None:
         """Take the answer of a worker.

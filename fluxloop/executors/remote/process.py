@@ -9,6 +9,7 @@ import signal
 import socket
 import sys
 import threading
+from collections import deque
 from io import TextIOWrapper
 from pathlib import Path
 from types import FrameType
@@ -22,6 +23,7 @@ from fluxloop.executors.remote.channel import Incoming, framed
 from fluxloop.executors.remote.sending import Received, Script, loading
 from fluxloop.executors.remote.worker import LOOK_SECONDS, Worker
 from fluxloop.interrupt import Interrupt
+from fluxloop.stacks import all_stacks
 from fluxloop.tracing.capture import message, type_name
 
 DEAF_AND_DUMB = 97
@@ -72,6 +74,9 @@ class _Carrier:
         self._channel = channel
         self._incoming = Incoming()
         self._sending = threading.Lock()
+        self._sender: int | None = None
+        """The thread that sends."""
+        self._unsent: deque[bytes] = deque()
         self._worker: Worker | None = None
 
     def work(self) -> None:
@@ -101,13 +106,20 @@ class _Carrier:
                 return preparation
 
     def _send(self, kind: bytes, data: bytes) -> None:
+        self._unsent.append(framed(kind, data))
+        if self._sender == threading.get_ident():
+            return  # called out of itself, as by what is printed when an object goes: it is sent with the rest
         with self._sending:
+            self._sender = threading.get_ident()
             try:
-                self._channel.sendall(framed(kind, data))
+                while self._unsent:
+                    self._channel.sendall(self._unsent.popleft())
             except ConnectionError:
                 _end()
             except OSError:
                 os._exit(DEAF_AND_DUMB)
+            finally:
+                self._sender = None
 
     def _carry(self) -> None:
         try:
@@ -125,8 +137,10 @@ class _Carrier:
                 if not self._incoming.read(self._channel):
                     _end()
                 for kind, data in self._incoming.messages():
-                    assert self._worker is not None  # it was ready before anything was ordered
-                    self._worker.receive(kind, data)
+                    if self._worker is not None:
+                        self._worker.receive(kind, data)
+                    elif kind == messages.WHERE:  # while it imports the agent
+                        self._send(messages.STACKS, all_stacks(()).encode("utf-8", "backslashreplace"))
             if worker is not None:
                 worker.look()
 

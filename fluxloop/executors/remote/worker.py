@@ -56,7 +56,8 @@ class Worker:
         """For an async one: what has ended, and None for the end."""
         self._lane: Lane | None = None
         self._calls = count()
-        self._answers: dict[int, SimpleQueue[RateAnswer]] = {}
+        self._asking: dict[int, Callable[[RateAnswer], object]] = {}
+        """The calls that wait for a rate, and how each is told that it need not any more."""
         self._ident: int | None = None
 
     def work(self) -> None:
@@ -129,7 +130,8 @@ class Worker:
             self._start(data)
         elif kind == messages.MOMENT:
             answer = messages.decode_answer(data)
-            self._answers[answer.call].put(answer)
+            if (asking := self._asking.get(answer.call)) is not None:  # else it has given up meanwhile
+                asking(answer)
         elif kind == messages.RECALL:
             self._send(messages.RETURNED, messages.encode_tickets(list(self._not_begun())))
         elif kind == messages.WHERE:
@@ -177,10 +179,14 @@ class Worker:
         if self._lane is not None and not self._lane.answers() and (blocker := self._lane.blocker()) is not None:
             # The others can do nothing for it: they run again elsewhere, once its own time is over.
             late = [blocker] if blocker.seconds() > limit else []
-        for opened in late:
-            if (ticket := self._flying.pop(opened, None)) is not None:
-                attempt = opened.abandon(limit, *self._where(opened))
-                self._send(messages.RESULTS, messages.encode_results([Result.of(ticket, attempt)]))
+        # Together, because the first of them ends this worker.
+        results = [
+            Result.of(ticket, opened.abandon(limit, *self._where(opened)))
+            for opened in late
+            if (ticket := self._flying.pop(opened, None)) is not None
+        ]
+        if results:
+            self._send(messages.RESULTS, messages.encode_results(results))
 
     def _where(self, opened: OpenAttempt) -> tuple[str | None, str]:
         lane = self._lane
@@ -190,18 +196,33 @@ class Worker:
             return lane.where(opened), "; it went on in spite of its cancellation"
         return lane.blocked_by(opened)
 
-    def _ask(self, name: str, gap: float, shares: int) -> float:
-        """Ask the executor for the next moment of a rate."""
-        call = next(self._calls)
-        answers = self._answers[call] = SimpleQueue()
+    @contextmanager
+    def _ask(self, name: str, gap: float, shares: int, call: Callable[[], object]) -> Iterator[Callable[[], float]]:
+        """Wait at the executor for a moment of a rate."""
+        number = next(self._calls)
+        asked = messages.encode_message(RateAsked(number, name, gap, shares))
+        answers: list[RateAnswer] = []
+        is_used = False
+
+        def hear(answer: RateAnswer) -> None:
+            answers.append(answer)
+            call()
+
+        def wait_seconds() -> float:
+            nonlocal is_used
+            is_used = True
+            if (problem := answers[0].problem) is not None:
+                raise ValueError(problem)
+            return 0.0
+
+        self._asking[number] = hear
         try:
-            self._send(messages.ASK, messages.encode_message(RateAsked(call, name, gap, shares)))
-            answer = answers.get()
+            self._send(messages.ASK, asked)
+            yield wait_seconds
         finally:
-            del self._answers[call]
-        if answer.problem is not None:
-            raise ValueError(answer.problem)
-        return answer.seconds
+            del self._asking[number]
+            if not is_used:
+                self._send(messages.WITHDRAWN, asked)
 
 
 def _encoded(results: Sequence[Result]) -> bytes:
