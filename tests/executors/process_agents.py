@@ -65,6 +65,11 @@ def begins(text: str) -> float:
     return time.monotonic()
 
 
+async def begins_async(text: str) -> float:
+    """Answer when it began."""
+    return time.monotonic()
+
+
 def fails_late(text: int) -> int:
     """Fail from the fortieth on."""
     if text >= 40:

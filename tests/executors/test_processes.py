@@ -136,9 +136,18 @@ def test_nothing_starts_until_a_service_may_be_called_again(tmp_path: Path) -> N
     assert min(others) >= first + 0.4
 
 
-@pytest.mark.parametrize(("key", "value"), [("runner.start_rate", "50/s"), ("runner.run_delay_seconds", GAP)])
-def test_starts_keep_to_their_rate(key: str, value: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """One by one, though the runs are short enough to be sent together, and those at first wait for workers."""
+@pytest.mark.parametrize(
+    ("agent", "key", "value"),
+    [
+        ("begins", "runner.start_rate", "50/s"),
+        ("begins", "runner.run_delay_seconds", GAP),
+        ("begins_async", "runner.start_rate", "50/s"),
+    ],
+)
+def test_starts_keep_to_their_rate(
+    agent: str, key: str, value: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One by one, though a worker could take several at a time, and those at first wait for workers."""
     sent: list[tuple[float, int]] = []
     encode = messages.encode_orders
 
@@ -148,7 +157,7 @@ def test_starts_keep_to_their_rate(key: str, value: Any, tmp_path: Path, monkeyp
 
     monkeypatch.setattr(messages, "encode_orders", noting)
     started = time.monotonic()
-    times = outputs(run("begins", tmp_path, list(map(str, range(20))), parallel=4, **{key: value}))
+    times = outputs(run(agent, tmp_path, list(map(str, range(20))), parallel=4, **{key: value}))
     assert [count for _, count in sent] == [1] * 20
     assert all(later - at >= GAP - 1e-3 for (at, _), (later, _) in pairwise(sent))
     assert keep_the_rate(times, started, GAP)
@@ -406,6 +415,34 @@ def test_an_input_that_cannot_be_sent_costs_its_own_run(tmp_path: Path) -> None:
     assert told["i1"].startswith("TypeError: the input cannot be sent to another process: AttributeError: Can't ")
     assert told["i2"] == "LookupError: no point 1"
     assert told["i3"] == "SystemExit: 4"
+
+
+def test_a_signal_handler_may_print_while_its_thread_prints() -> None:
+    """Nothing waits for itself, and every piece is sent once."""
+    code = """
+import signal
+from fluxloop.executors.remote.messages import decode_printed
+from fluxloop.executors.remote.printing import printed_there
+
+rung, sent = [], []
+
+def ring(*signal):
+    rung.append(signal)
+    print("rung")
+
+with printed_there(lambda kind, data: sent.append(decode_printed(data)[1])):
+    signal.signal(signal.SIGALRM, ring)
+    signal.setitimer(signal.ITIMER_REAL, 1e-3, 1e-3)
+    for _ in range(100_000):
+        print("line")
+    signal.setitimer(signal.ITIMER_REAL, 0)
+text = "".join(sent)
+assert len(rung) > 10
+found = [text.count(piece) for piece in ("line", "rung", chr(10))]
+assert found == [100_000, len(rung), 100_000 + len(rung)], found
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
 
 
 # Rates

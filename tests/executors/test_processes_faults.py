@@ -495,3 +495,24 @@ def processes_of(terminal: Terminal) -> list[int]:
             if process.name.isdigit() and (process / "cwd").readlink() == terminal.folder:
                 found.append(int(process.name))
     return found
+
+
+def test_a_worker_that_could_not_be_started_is_tried_again(place: Place) -> None:
+    """One start that fails, in the middle, costs no run but the one that crashed."""
+    (place.folder / "moody.py").write_text(
+        f"""
+import os, pathlib
+notes = pathlib.Path(os.environ["NOTES"])
+{IN_A_WORKER}
+    (notes / str(os.getpid())).touch()
+    if len(list(notes.iterdir())) == 2:
+        os._exit(1)
+
+def run(text):
+    if text == "exits":
+        os._exit(3)
+    return text
+"""
+    )
+    traces = by_input(place.run("moody:run", ["exits", *FINE], parallel=1))
+    assert Counter(trace.status for trace in traces.values()) == {"crashed": 1, "ok": len(FINE)}
