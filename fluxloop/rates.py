@@ -1,4 +1,4 @@
-"""A rate for what all runs of this process do together, such as calls to one model."""
+"""A rate for what all runs do together, such as calls to one model."""
 
 from __future__ import annotations
 
@@ -7,8 +7,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from typing import Any
+from contextlib import AbstractContextManager, contextmanager, suppress
 
 from fluxloop.pace import Pace, spacing
 
@@ -16,9 +15,12 @@ _lock = threading.Lock()
 _queues: dict[str, _Queue] = {}
 _shares: list[int] = []
 
-Ask = Callable[[str, float, int], float]
-"""Asks the process that starts the runs for the next moment of a rate: its name, the seconds between
-two calls and the shares it is cut into. Returns the seconds still to wait; 0 takes the moment."""
+Turn = AbstractContextManager[Callable[[], float]]
+"""A place among those that wait for a rate, until it is left. Once it is told to be the first, what it
+gives returns for how many seconds it has still to wait; 0 takes the moment."""
+Ask = Callable[[str, float, int, Callable[[], object]], Turn]
+"""Waits in the process that starts the runs: for a rate of this name, with so many seconds between two
+calls, cut into so many shares. The last is called, from any thread, once the turn has come."""
 _elsewhere: list[Ask] = []
 if hasattr(os, "register_at_fork"):  # whoever answers does not know what an agent forks
     os.register_at_fork(after_in_child=_elsewhere.clear)
@@ -35,12 +37,26 @@ def asked_elsewhere(ask: Ask) -> Iterator[None]:
 
 
 def moment(name: str, gap: float, shares: int) -> float:
-    """Take the next moment of a rate for a call of another process, as `Ask` says.
+    """Take the next moment of a rate for a call of another process, or return for how long to wait for it.
 
     Raises:
         ValueError: another rate is in use under this name.
     """
     return _queue(name, gap).wait_seconds(shares)
+
+
+def last_taken(name: str) -> int:
+    """Return the number of the moment of a rate that was taken last."""
+    return _queues[name].taken
+
+
+def give_back(name: str, taken: int) -> None:
+    """Let others have a moment that was taken and not used, unless a later one has been taken, too."""
+    queue = _queues[name]
+    with _lock:
+        if queue.taken == taken:
+            queue.taken += 1
+            queue.pace.next = queue.before
 
 
 @contextmanager
@@ -69,22 +85,30 @@ class _Queue:
     def __init__(self, name: str, gap: float) -> None:
         self.name = name
         self.pace = Pace(gap)
+        self.taken = 0
+        """How many moments."""
+        self.before = self.pace.next
+        """When the last of them was to be had."""
         self._waiting: deque[Callable[[], object]] = deque()
 
     def is_free(self) -> bool:
         """Take this moment, if it is free and nobody waits."""
         return not self._waiting and self.wait_seconds() == 0
 
-    def join(self, call: Callable[[], object]) -> None:
+    @contextmanager
+    def turn(self, call: Callable[[], object]) -> Iterator[Callable[[], float]]:
         """Wait to be first, which is told by `call`, from any thread."""
         with _lock:
             self._waiting.append(call)
             first = len(self._waiting) == 1
-        if first:
-            call()
+        try:
+            if first:
+                call()
+            yield self.wait_seconds
+        finally:
+            self._leave(call)
 
-    def leave(self, call: Callable[[], object]) -> None:
-        """Let the next be first."""
+    def _leave(self, call: Callable[[], object]) -> None:
         with _lock:
             was_first = self._waiting[0] is call
             self._waiting.remove(call)
@@ -99,13 +123,13 @@ class _Queue:
             shares: how many share the rate, as whoever asks knows; the most that anybody knows of holds.
         """
         shares = max((shares, *_shares))
-        if _elsewhere:
-            return _elsewhere[-1](self.name, self.pace.gap, shares)
         with _lock:
             now = time.monotonic()
             if now < self.pace.next:
                 return self.pace.next - now
+            self.before = self.pace.next
             self.pace.reserve(now, shares)
+            self.taken += 1
             return 0.0
 
 
@@ -118,11 +142,11 @@ def _queue(name: str, gap: float) -> _Queue:
 
 
 class rate_limit:  # noqa: N801  (used as a word, like `open`)
-    """Wait until one more call fits the rate, across every run of this process.
+    """Wait until one more call fits the rate, across every run that this process starts.
 
-    The rate is the service's, and a shard of an experiment keeps to its share of it. The calls are
-    spaced evenly, in the order in which they ask. The wait is part of the attempt and counts
-    towards its timeout.
+    That includes runs in worker processes and on other machines: these ask here. The rate is the
+    service's, and a shard of an experiment keeps to its share of it. The calls are spaced evenly, in
+    the order in which they ask. The wait is part of the attempt and counts towards its timeout.
 
     Args:
         name: what is limited; all uses of a name share one rate.
@@ -148,17 +172,13 @@ class rate_limit:  # noqa: N801  (used as a word, like `open`)
             raise ValueError(f"rate_limit({name!r}, {rate!r}): {error}; use another name") from None
 
     def __enter__(self) -> None:
-        if self._queue.is_free():
+        if not _elsewhere and self._queue.is_free():
             return
         first = threading.Event()
-        call = first.set
-        self._queue.join(call)
-        try:
+        with self._turn(first.set) as wait_seconds:
             first.wait()
-            while wait := self._queue.wait_seconds():
+            while wait := wait_seconds():
                 time.sleep(wait)
-        finally:
-            self._queue.leave(call)
 
     def __exit__(self, *error: object) -> None:
         """Nothing is held: the rate bounds how often calls begin, not how long they take."""
@@ -171,24 +191,20 @@ class rate_limit:  # noqa: N801  (used as a word, like `open`)
         loop = asyncio.get_running_loop()
         first = asyncio.Event()
 
-        def call() -> Any:
-            if not loop.is_closed():
+        def call() -> None:
+            with suppress(RuntimeError):  # the loop is closed: nobody waits there
                 loop.call_soon_threadsafe(first.set)
 
-        self._queue.join(call)
-        try:
+        with self._turn(call) as wait_seconds:
             await first.wait()
-            while wait := await self._wait_seconds():
+            while wait := wait_seconds():
                 await asyncio.sleep(wait)
-        finally:
-            self._queue.leave(call)
 
     async def __aexit__(self, *error: object) -> None:
         """Nothing is held."""
 
-    async def _wait_seconds(self) -> float:
-        if not _elsewhere:
-            return self._queue.wait_seconds()
-        import asyncio
-
-        return await asyncio.to_thread(self._queue.wait_seconds)  # an answer may take a while
+    def _turn(self, call: Callable[[], object]) -> Turn:
+        queue = self._queue
+        if _elsewhere:
+            return _elsewhere[-1](queue.name, queue.pace.gap, max((1, *_shares)), call)
+        return queue.turn(call)

@@ -26,7 +26,7 @@ PREPARE = b"p"
 ORDERS = b"o"
 """Attempts to run."""
 MOMENT = b"m"
-"""The answer to ASK."""
+"""The answer to ASK: the call may go on."""
 WHERE = b"w"
 """The question where everything is."""
 RECALL = b"r"
@@ -48,7 +48,9 @@ LAST = b"L"
 RETURNED = b"B"
 """Tickets of orders that have not begun and will not here."""
 ASK = b"A"
-"""Whether a call fits a rate now."""
+"""A call waits for its moment of a rate."""
+WITHDRAWN = b"U"
+"""It does so no longer, or has not used what it was given; as in ASK."""
 STACKS = b"S"
 """Where everything is."""
 REMARK = b"W"
@@ -208,7 +210,7 @@ decode_tickets: Callable[[bytes], list[int]] = msgspec.json.Decoder(list[int]).d
 
 
 class RateAsked(msgspec.Struct, array_like=True):
-    """A worker asks for the next moment of a rate."""
+    """A call in a worker waits for a moment of a rate."""
 
     call: int
     name: str
@@ -218,12 +220,11 @@ class RateAsked(msgspec.Struct, array_like=True):
 
 
 class RateAnswer(msgspec.Struct, array_like=True):
-    """How long the first of those who wait in a worker has still to wait."""
+    """The moment is there, and taken for the call."""
 
     call: int
-    seconds: float
-    """0: the moment is taken."""
     problem: str | None = None
+    """Why there is none."""
 
 
 encode_message: Callable[[RateAsked | RateAnswer], bytes] = encode

@@ -6,8 +6,9 @@ import io
 import os
 import sys
 import threading
+from collections import deque
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 from fluxloop.executors.remote import messages
@@ -38,9 +39,9 @@ class _There(io.TextIOBase):
         self._name = name
         self._stream = stream
         self._process = os.getpid()
-        self._pending: list[str] = []
+        self._pending: deque[str] = deque()
         self._length = 0
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()  # a signal handler or a finalizer of the agent may print meanwhile
 
     def write(self, text: str) -> int:
         with self._lock:
@@ -51,8 +52,12 @@ class _There(io.TextIOBase):
         return len(text)
 
     def flush(self) -> None:
-        with self._lock:
-            text, self._pending, self._length = "".join(self._pending), [], 0
+        taken: list[str] = []
+        with self._lock, suppress(IndexError):
+            self._length = 0
+            while True:  # one by one: what prints meanwhile in this thread takes and leaves whole pieces
+                taken.append(self._pending.popleft())
+        text = "".join(taken)
         if text and os.getpid() != self._process:  # one that the agent has forked has no way there
             self._stream.write(text)
             self._stream.flush()

@@ -73,9 +73,8 @@ class _Carrier:
     def __init__(self, channel: socket.socket) -> None:
         self._channel = channel
         self._incoming = Incoming()
-        self._sending = threading.Lock()
-        self._sender: int | None = None
-        """The thread that sends."""
+        self._sending = threading.RLock()
+        self._is_sending = False
         self._unsent: deque[bytes] = deque()
         self._worker: Worker | None = None
 
@@ -107,19 +106,18 @@ class _Carrier:
 
     def _send(self, kind: bytes, data: bytes) -> None:
         self._unsent.append(framed(kind, data))
-        if self._sender == threading.get_ident():
-            return  # called out of itself, as by what is printed when an object goes: it is sent with the rest
         with self._sending:
-            self._sender = threading.get_ident()
-            try:
-                while self._unsent:
+            # Called out of itself, as by what is printed when an object goes, it leaves the sending to the first.
+            while self._unsent and not self._is_sending:
+                self._is_sending = True
+                try:
                     self._channel.sendall(self._unsent.popleft())
-            except ConnectionError:
-                _end()
-            except OSError:
-                os._exit(DEAF_AND_DUMB)
-            finally:
-                self._sender = None
+                except ConnectionError:
+                    _end()
+                except OSError:
+                    os._exit(DEAF_AND_DUMB)
+                finally:
+                    self._is_sending = False
 
     def _carry(self) -> None:
         try:
