@@ -20,7 +20,7 @@ import pytest
 
 from fluxloop import Case, Experiment, ExperimentResult, ProcessesExecutor, TargetError, Trace
 from fluxloop.executors.remote import messages
-from fluxloop.executors.remote.dispatch import MAX_FAILED_STARTS
+from fluxloop.executors.remote.staff import MAX_FAILED_STARTS
 from fluxloop.rates import _queues, moment
 from fluxloop.store.layout import STALLS
 from fluxloop.tracing.redaction import MASK

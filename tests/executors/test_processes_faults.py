@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 
 from fluxloop import Experiment, ExperimentResult, TargetError, Trace
-from fluxloop.executors.remote.dispatch import MAX_FAILED_STARTS
+from fluxloop.executors.remote.staff import MAX_FAILED_STARTS
 from tests.executors.faulty_agents import DEADLY, FAILING, HANGING, MEGABYTE, ODD
 from tests.test_interrupts import Terminal
 from tests.waiting import wait_until
@@ -64,7 +64,7 @@ class Place:
             overrides=overrides,
             **options,
         ).run()
-        assert self.left() == []
+        wait_until(lambda: self.left() == [])
         return result
 
     def noted(self) -> Counter[str]:
@@ -332,7 +332,7 @@ def test_an_import_that_fails_in_workers_alone_is_one_error(place: Place, name: 
         place.run(target, ["a", "b", "c"], parallel=3)
     assert told in str(raised.value)
     assert list((place.folder / "experiments").iterdir()) == []
-    assert place.left() == []
+    wait_until(lambda: place.left() == [])
 
 
 def test_workers_that_cannot_take_the_place_of_another_are_a_warning(place: Place) -> None:
@@ -416,7 +416,7 @@ def test_the_command_line_tells_of_an_import_that_fails_in_workers(place: Place)
     (line,) = [line for line in done.stderr.splitlines() if line.startswith("Error: ")]
     assert "ImportError: no licence on this machine (in a worker process)" in line
     assert list((place.folder / "experiments").iterdir()) == []
-    assert place.left() == []
+    wait_until(lambda: place.left() == [])
 
 
 def test_nothing_outlives_an_experiment_that_is_killed(place: Place) -> None:
@@ -434,7 +434,7 @@ def test_nothing_outlives_an_experiment_that_is_killed(place: Place) -> None:
     latest = time.monotonic() + ORPHAN_SECONDS
     while place.left() and time.monotonic() < latest:
         time.sleep(0.05)
-    assert place.left() == []
+    wait_until(lambda: place.left() == [])
 
 
 PROCESSES = ("--executor", "processes", "--parallel", "3")
@@ -449,7 +449,7 @@ def terminals(place: Place) -> Iterator[list[Terminal]]:
     yield opened
     for one in opened:
         one.process.close(force=True)
-    assert place.left() == []
+    wait_until(lambda: place.left() == [])
 
 
 def test_the_first_ctrl_c_lets_workers_finish(terminals: list[Terminal]) -> None:
@@ -472,7 +472,7 @@ def test_the_second_ctrl_c_ends_all_workers(terminals: list[Terminal], place: Pl
         assert one.end() == 130
         one.assert_interrupted(done="")
         assert "Left unfinished: trace_001 (input_001)" in one.shown.getvalue()
-    assert place.left() == []
+    wait_until(lambda: place.left() == [])
 
 
 def test_sigterm_to_all_lets_workers_finish(terminals: list[Terminal], place: Place) -> None:

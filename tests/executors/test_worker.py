@@ -41,7 +41,7 @@ def test_attempts_that_linger_together_are_told_together(monkeypatch: pytest.Mon
     assert said.get() == (messages.READY, b"")
     orders = [Order.of(number, PlannedRun(f"trace_{number}", Case(number, "a", "a"), 0, 1), 1) for number in range(3)]
     worker.receive(messages.ORDERS, messages.encode_orders(orders))
-    while said.empty():
+    while said.empty():  # they begin one after the other, and the first is the first to be over its patience
         worker.look()
     kind, data = said.get()
     worker.receive(messages.END, b"")

@@ -7,17 +7,17 @@ import time
 import warnings
 from collections import deque
 from collections.abc import Iterator, Sequence
-from typing import Protocol
 
-from attrs import Factory, define, field
+from attrs import define, field
 from msgspec import DecodeError
 
 from fluxloop.attempt import OpenAttempt
-from fluxloop.exceptions import TargetError
 from fluxloop.executors.remote import messages
 from fluxloop.executors.remote.granting import Grants
 from fluxloop.executors.remote.inquiring import Inquiry
 from fluxloop.executors.remote.messages import Order
+from fluxloop.executors.remote.staff import QUICK_MS, Member, Staff
+from fluxloop.executors.remote.transport import Transport
 from fluxloop.pace import Pace
 from fluxloop.records import Attempt
 from fluxloop.runner import Task
@@ -27,71 +27,8 @@ SILENCE_SECONDS = 2.0
 """How long after the time of an attempt a worker may take to say so itself."""
 SHORT_MS = 20.0
 """How long attempts may take in all that are sent to a worker together, to run one after the other."""
-MAX_SOLITARY = 8
-"""How many workers run suspects at a time, beside the others."""
-MAX_FAILED_STARTS = 5
-"""After so many in a row there is no hope for more."""
-RESTART_SECONDS = 0.1
-"""How long no worker is started after one could not be; doubled for each further one."""
 REMEMBERED = 20
 """Of how many attempts the longest tells how long the next may take."""
-
-
-class Link(Protocol):
-    """A way to one worker."""
-
-    heard: float
-    """When anything last came from it, on the monotonic clock."""
-
-    @property
-    def is_cut(self) -> bool:
-        """True while nothing can come from it, though it may be well: its silence says nothing."""
-
-    def send(self, kind: bytes, data: bytes) -> None:
-        """Send a message; to a worker that has ended, nothing."""
-
-    def kill(self) -> None:
-        """End the worker at once, whatever it does, and all it has started; nothing more comes from it."""
-
-
-Message = tuple[Link, bytes, bytes]
-
-
-class Transport(Protocol):
-    """Starts workers and carries messages; it knows nothing of attempts."""
-
-    def start(self) -> Link:
-        """Start a worker; it says READY, or FAILED, or is GONE."""
-
-    def receive(self, seconds: float) -> Sequence[Message]:
-        """Return what has come, after waiting so long at most for the first."""
-
-    def close(self, leaving: Sequence[Link]) -> Sequence[Message]:
-        """End all workers, those that have been told to leave by themselves if they do; return their last words."""
-
-
-@define(eq=False)
-class _Worker:
-    link: Link
-    is_solitary: bool = False
-    """True of one that is there for suspects only."""
-    is_starting: bool = True
-    is_ready: bool = False
-    orders: dict[int, float] = Factory(dict)
-    """The tickets it has, with when each was sent."""
-    has_suspect: bool = False
-    """True while it has an order that is to be alone."""
-    recalled: bool = False
-    """True once it has been asked to give back what waits behind a long attempt."""
-
-    def is_able(self, now: float, together: int) -> bool:
-        """Tell whether it could take an order that would not wait behind a long one."""
-        is_quick = len(self.orders) < together or self.silent_for(now) * 1000 < 2 * SHORT_MS
-        return self.is_ready and not self.has_suspect and is_quick
-
-    def silent_for(self, now: float) -> float:
-        """Return for how many seconds nothing has come, though there was something to do."""
-        return now - max(self.link.heard, min(self.orders.values(), default=now))
 
 
 @define(kw_only=True, eq=False)
@@ -121,7 +58,7 @@ class Dispatch:
     together: int = 1
     short: int = 1
     patience: float = 0.0
-    _members: dict[Link, _Worker] = field(init=False, factory=dict)
+    _staff: Staff = field(init=False)
     _orders: dict[int, Order] = field(init=False, factory=dict)
     """By ticket, what the schedule has given and has not got back."""
     _waiting: deque[Order] = field(init=False, factory=deque)
@@ -133,23 +70,20 @@ class Dispatch:
     _last_ticket: int = field(init=False, default=0)
     _took: deque[float] = field(init=False, factory=lambda: deque(maxlen=REMEMBERED))
     """How many milliseconds the last attempts took."""
-    _failure: TargetError | None = field(init=False, default=None)
     _looked: float = field(init=False, factory=time.monotonic)
     _inquiry: Inquiry = field(init=False, factory=Inquiry)
-    _failed_starts: int = field(init=False, default=0)
-    """How many in a row."""
-    _losses: int = field(init=False, default=0)
-    """How many times in a row a machine has gone while a worker started on it."""
-    _lost_now: bool = field(init=False, default=False)
-    _start_after: float = field(init=False, default=0.0)
-    """When the next worker may be started."""
-    _why_fewer: str | None = field(init=False, default=None)
-    """Why there are fewer workers than were asked for, as long as it has not been told."""
     _grants: Grants = field(init=False, factory=Grants)
     _pace: Pace = field(init=False)
     """When the next attempt may be sent."""
-    _has_worked: bool = field(init=False, default=False)
-    """True once any worker has been ready."""
+
+    @_staff.default
+    def _begin_staff(self) -> Staff:
+        return Staff(
+            transport=self.transport,
+            workers=self.workers,
+            together=self.together,
+            redact=self.task.redaction.text,
+        )
 
     @_pace.default
     def _begin_pace(self) -> Pace:
@@ -169,8 +103,8 @@ class Dispatch:
                 # failed may hold up others: by `Retry-After`, or as one failure too many.
                 self._fill(takes=all(attempt.status == "ok" for attempt in batch))
                 yield batch
-                if self._failure is not None:
-                    raise self._failure
+                if self._staff.failure is not None:
+                    raise self._staff.failure
         finally:
             self._close()
 
@@ -192,7 +126,7 @@ class Dispatch:
         if self.schedule.stopping:
             self._drop_waiting()
         self._assign()
-        self._hire()
+        self._staff.hire(len(self._waiting), len(self._suspects))
 
     def _drop_waiting(self) -> None:
         """Give back what has not begun and is not to, now that nothing more starts."""
@@ -217,7 +151,9 @@ class Dispatch:
     def _assign(self) -> None:
         """Give what waits to those that have room, the emptiest first."""
         size, now = self._size, time.monotonic()
-        able = [one for one in self._members.values() if one.is_able(now, self.together) and len(one.orders) < size]
+        able = [
+            one for one in self._staff.members.values() if one.is_able(now, self.together) and len(one.orders) < size
+        ]
         able.sort(key=lambda one: len(one.orders))
         for place, member in enumerate(able):
             if self._held_for(time.monotonic()):
@@ -237,30 +173,10 @@ class Dispatch:
         """Return for how many seconds nothing may be sent, though the schedule has given it: it waited for workers."""
         return max(self._pace.next - now, self.schedule.paused_for, 0.0)
 
-    def _send(self, member: _Worker, orders: Sequence[Order]) -> None:
+    def _send(self, member: Member, orders: Sequence[Order]) -> None:
         now = self._pace.reserve(time.monotonic())
         member.orders.update((order.ticket, now) for order in orders)
         member.link.send(messages.ORDERS, messages.encode_orders(orders))
-
-    def _hire(self) -> None:
-        """Start as many workers as there is work for, and some for suspects, so that those hold up nothing."""
-        if time.monotonic() < self._start_after:
-            return
-        solitary = sum(member.is_solitary for member in self._members.values())
-        starting = sum(member.is_starting and not member.is_solitary for member in self._members.values())
-        wanted = -(-len(self._waiting) // self.together) - starting
-        for _ in range(min(wanted, self.workers - len(self._members) + solitary)):
-            self._start_worker()
-        for _ in range(min(len(self._suspects), MAX_SOLITARY) - solitary):
-            self._start_worker(is_solitary=True)
-
-    def _start_worker(self, *, is_solitary: bool = False) -> None:
-        try:
-            link = self.transport.start()
-        except OSError as error:
-            self._do_without(f"it cannot be started: {error.strerror or error}")
-        else:
-            self._members[link] = _Worker(link, is_solitary=is_solitary)
 
     def _landed(self) -> list[Attempt]:
         full = len(self._orders) >= self._room
@@ -269,25 +185,24 @@ class Dispatch:
         now = time.monotonic()  # before, so that nobody is silent who has spoken while this was at others
         if self._waiting and (held := self._held_for(now)):
             wait = min(wait, held)
-        self._lost_now = False
         for link, kind, data in self.transport.receive(min(wait, self._grants.due_in)):
-            if (member := self._members.get(link)) is not None:  # else it has been ended
+            if (member := self._staff.members.get(link)) is not None:  # else it has been ended
                 self._take(member, kind, data, batch)
-        self._grants.answer(self._members)
-        self._inquiry.ask(self._members)
+        self._grants.answer(self._staff.members)
+        self._inquiry.ask(self._staff.members)
         if now - self._looked >= HEARTBEAT / 2:
             self._looked = now
-            for member in list(self._members.values()):
+            for member in list(self._staff.members.values()):
                 self._look_after(member, member.silent_for(now), batch)
         return batch
 
-    def _take(self, member: _Worker, kind: bytes, data: bytes, batch: list[Attempt]) -> None:
+    def _take(self, member: Member, kind: bytes, data: bytes, batch: list[Attempt]) -> None:
         if kind in (messages.RESULTS, messages.LAST):
             self._settle(member, data, batch)
         elif kind == messages.READY:
             member.is_ready = True
             member.is_starting = False
-            self._note_start()
+            self._staff.started()
         elif kind == messages.RETURNED:
             self._take_back(member, messages.decode_tickets(data))
         elif kind == messages.ASK:
@@ -306,16 +221,16 @@ class Dispatch:
             self._lose(member, f"its worker failed: {_text(data)}", batch)
         elif kind == messages.FAILED:
             self._forget(member)
-            self._do_without(f"{_text(data)} (in a worker process)")
+            self._staff.failed_start(f"{_text(data)} (in a worker process)")
         elif kind == messages.HOPELESS:
             self._forget(member)
-            self._failure = TargetError(self.task.redaction.text(_text(data)))
+            self._staff.give_up(_text(data))
         elif kind == messages.GONE:
             self._lose(member, f"its worker process {_text(data)}", batch)
         elif kind == messages.LOST:
             self._lose(member, _text(data), batch, is_own_fault=False)
 
-    def _settle(self, member: _Worker, data: bytes, batch: list[Attempt]) -> None:
+    def _settle(self, member: Member, data: bytes, batch: list[Attempt]) -> None:
         try:
             results = messages.decode_results(data)
         except DecodeError as error:  # an agent may write to any file it finds open
@@ -341,28 +256,28 @@ class Dispatch:
             self._forget(member)
             self._wait_again(member, are_suspects=False)
 
-    def _forget(self, member: _Worker) -> None:
-        self._members.pop(member.link, None)
+    def _forget(self, member: Member) -> None:
+        self._staff.members.pop(member.link, None)
         self._inquiry.forget(member.link)
 
-    def _wait_again(self, member: _Worker, *, are_suspects: bool) -> None:
+    def _wait_again(self, member: Member, *, are_suspects: bool) -> None:
         waiting = self._suspects if are_suspects else self._waiting
         waiting.extendleft(self._orders[ticket] for ticket in reversed(member.orders))
 
-    def _take_back(self, member: _Worker, tickets: Sequence[int]) -> None:
+    def _take_back(self, member: Member, tickets: Sequence[int]) -> None:
         member.recalled = False
         for ticket in reversed(tickets):
             del member.orders[ticket]
             self._waiting.appendleft(self._orders[ticket])
 
-    def _lose(self, member: _Worker, told: str, batch: list[Attempt], *, is_own_fault: bool = True) -> None:
+    def _lose(self, member: Member, told: str, batch: list[Attempt], *, is_own_fault: bool = True) -> None:
         """Go on without a worker that has ended."""
         self._forget(member)
         told_of_run = f"{told}; what it had observed is lost"
         if member.is_starting and is_own_fault:
-            self._do_without(f"{told} while it loaded the target")
+            self._staff.failed_start(f"{told} while it loaded the target")
         elif member.is_starting:
-            self._lose_place(told)
+            self._staff.lost_place(told)
         elif is_own_fault:
             if blamed := self._blamed(member):
                 opened, seconds = blamed
@@ -379,7 +294,7 @@ class Dispatch:
         order = self._orders.pop(ticket)
         return self.task.attempt(order.planned, order.number)
 
-    def _blamed(self, member: _Worker) -> tuple[OpenAttempt, float] | None:
+    def _blamed(self, member: Member) -> tuple[OpenAttempt, float] | None:
         """Return the attempt that has ended its worker, and for how long it ran; what else that had runs again."""
         if self.together > 1 and len(member.orders) > 1:
             self._wait_again(member, are_suspects=True)
@@ -392,49 +307,9 @@ class Dispatch:
         self._wait_again(member, are_suspects=False)
         return self._opened(ticket), seconds
 
-    def _do_without(self, why: str) -> None:
-        """Go on when a worker could not be started: at first with those there are, later by trying again."""
-        why = self.task.redaction.text(why)
-        self._failed_starts += 1
-        if not self._has_worked:  # all of them may fail alike
-            self._be_fewer(why)
-        elif self._failed_starts >= MAX_FAILED_STARTS:
-            self._failed_starts = 0
-            self._be_fewer(why)
-            self._tell_fewer()
-        else:
-            self._start_after = time.monotonic() + RESTART_SECONDS * 2**self._failed_starts
-
-    def _lose_place(self, why: str) -> None:
-        """Go on when the machine has gone on which a worker was starting: another is found for it, if there is one."""
-        if not self._lost_now:  # it may have been the place of several
-            self._lost_now = True
-            self._losses += 1
-            self._start_after = time.monotonic() + RESTART_SECONDS * 2 ** min(self._losses, MAX_FAILED_STARTS)
-        if self._losses >= MAX_FAILED_STARTS:
-            self._be_fewer(self.task.redaction.text(why))
-
-    def _be_fewer(self, why: str) -> None:
-        if not self._members:
-            self._failure = TargetError(why)
-            return
-        self.workers = max(1, sum(not member.is_solitary for member in self._members.values()))
-        self._why_fewer = why
-
-    def _tell_fewer(self) -> None:
-        if self._why_fewer is not None:
-            warnings.warn(f"no more than {self.workers} at a time: {self._why_fewer}", RuntimeWarning, stacklevel=2)
-            self._why_fewer = None
-
-    def _note_start(self) -> None:
-        """Note that a worker has started well."""
-        self._has_worked = True
-        self._failed_starts = self._losses = 0
-        self._tell_fewer()
-
-    def _look_after(self, member: _Worker, silent: float, batch: list[Attempt]) -> None:
+    def _look_after(self, member: Member, silent: float, batch: list[Attempt]) -> None:
         """See to a worker that has not been heard of for so many seconds."""
-        if len(member.orders) > self.together and silent * 1000 > 2 * SHORT_MS and not member.recalled:
+        if len(member.orders) > self.together and silent * 1000 > QUICK_MS and not member.recalled:
             member.recalled = True
             member.link.send(messages.RECALL, b"")
         limit = self.task.timeout_seconds
@@ -449,9 +324,9 @@ class Dispatch:
             batch.append(opened.timed_out(limit, None, lost, started_ago=seconds))
 
     def _close(self) -> None:
-        idle = [one.link for one in self._members.values() if not one.is_starting and not one.orders]
+        idle = [one.link for one in self._staff.members.values() if not one.is_starting and not one.orders]
         for link, kind, data in self.transport.close(idle):
-            if link not in self._members:
+            if link not in self._staff.members:
                 continue
             if kind == messages.REMARK:
                 _warn(data)

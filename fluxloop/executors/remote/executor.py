@@ -8,8 +8,9 @@ from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager
 
 from fluxloop.executors.flight import at_least_one
-from fluxloop.executors.remote.dispatch import Dispatch, Transport
+from fluxloop.executors.remote.dispatch import Dispatch
 from fluxloop.executors.remote.sending import packed
+from fluxloop.executors.remote.transport import Transport
 from fluxloop.records import Attempt
 from fluxloop.runner import LINGER, Task
 from fluxloop.schedule import Schedule

@@ -179,7 +179,8 @@ class Worker:
         if self._lane is not None and not self._lane.answers() and (blocker := self._lane.blocker()) is not None:
             # The others can do nothing for it: they run again elsewhere, once its own time is over.
             late = [blocker] if blocker.seconds() > limit else []
-        # Together, because the first of them ends this worker.
+        else:  # with all whose time is over, because it ends this worker
+            late = [opened for opened in list(self._flying) if opened.seconds() > limit]
         results = [
             Result.of(ticket, opened.abandon(limit, *self._where(opened)))
             for opened in late
