@@ -108,9 +108,12 @@ def test_an_end_that_is_abandoned_leaves_nothing_behind() -> None:
 
 STARTS = """
 import os, subprocess, sys
+from fluxloop.executors.remote.reaper import children
 ray = subprocess.Popen(["sh", "-c", "sleep 1000 & echo $!; wait"], stdout=subprocess.PIPE)
+((pid, since),) = children(os.getpid())
+assert pid == ray.pid
 other = subprocess.Popen(["sleep", "1000"])
-command = [sys.executable, "-I", "-S", sys.argv[1], str(os.getpid()), str(ray.pid)]
+command = [sys.executable, "-I", "-S", sys.argv[1], str(os.getpid()), f"{pid}:{since}"]
 reaper = subprocess.Popen(command, stdin=subprocess.PIPE, process_group=0)
 print(ray.pid, int(ray.stdout.readline()), other.pid, reaper.pid, flush=True)
 sys.stdin.read()
@@ -127,8 +130,8 @@ def test_the_reaper_ends_what_ray_has_started_and_nothing_else() -> None:
     assert process.stdout is not None
     ray, child, other, reaping = map(int, process.stdout.readline().split())
     try:
-        wait_until(lambda: ignores(reaping, signal.SIGINT))
-        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        wait_until(lambda: ignores(reaping, signal.SIGHUP))
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):  # the last is the last it ignores
             os.kill(reaping, number)
         process.kill()
         process.wait()

@@ -254,3 +254,7 @@ def holds_the_interpreter(text: str, place: str) -> None:
 
 def where(text: str) -> int:
     return node()
+
+
+def threads(text: str) -> str | None:
+    return os.environ.get("OMP_NUM_THREADS")

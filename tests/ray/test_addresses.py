@@ -33,6 +33,55 @@ if __name__ == "__main__":
     print([first, second, was_open, ray.is_initialized()])
 """
 
+SHARING = """
+import logging, os, sys, threading
+from pathlib import Path
+import fluxloop
+
+def run(target, address, parallel=1, **args):
+    overrides = {"runner.ray.address": address, "runner.args": args}
+    settings = {"executor": "ray", "parallel": parallel, "overrides": overrides}
+    result = fluxloop.Experiment(target=target, inputs=["a"], **settings).run()
+    return [trace.status for trace in result]
+
+if __name__ == "__main__":
+    here, other, place = sys.argv[1:]
+    first = []
+    thread = threading.Thread(target=lambda: first.extend(run("crew:gate", here, place=place)))
+    thread.start()
+    while thread.is_alive() and not os.path.exists(place):
+        thread.join(0.01)
+    second = run("crew:where", here, parallel=3)
+    try:
+        run("crew:where", other)
+    except fluxloop.ConfigError as error:
+        told = str(error)
+    import ray
+    was_open = ray.is_initialized()
+    Path(place + ".go").touch()
+    thread.join()
+    left = [name for name in ("RAY_USAGE_STATS_ENABLED", "RAY_IGNORE_UNHANDLED_ERRORS") if name in os.environ]
+    is_quiet = logging.getLogger("ray").level == logging.CRITICAL
+    print([first, second, was_open, ray.is_initialized(), left, is_quiet, run("crew:where", here), told])
+"""
+
+
+@pytest.mark.parametrize("is_local", [False, True])
+def test_experiments_of_a_process_share_a_cluster(two_nodes: Nodes, project: Path, is_local: bool) -> None:
+    """The last ends the connection and leaves nothing set; to another cluster none can be made meanwhile."""
+    (project / "program.py").write_text(SHARING)
+    addresses = ("local", two_nodes.address) if is_local else (two_nodes.address, "local")
+    done = subprocess.run(
+        [sys.executable, "program.py", *addresses, str(project.parent / "notes")],
+        capture_output=True,
+        text=True,
+        env={name: value for name, value in os.environ.items() if not name.startswith("RAY_")},
+    )
+    assert done.returncode == 0, done.stderr
+    *found, told = eval(done.stdout.splitlines()[-1])
+    assert found == [["ok"], ["ok"], True, False, [], False, ["ok"]]
+    assert f"another experiment has connected this process to {addresses[0]}" in told
+
 
 @pytest.mark.parametrize(
     ("address", "told"),

@@ -143,6 +143,12 @@ def test_variables_that_are_named_arrive_and_no_other(
     assert trace.stdout == f"{trace.output[0]}\n"
 
 
+def test_ray_does_not_say_how_many_threads_an_agent_has(run: Run) -> None:
+    """As it does by a variable for what runs in its actors."""
+    (trace,) = run("crew:threads", "a")
+    assert trace.output == os.environ.get("OMP_NUM_THREADS")
+
+
 def test_a_variable_that_is_not_set_is_told_before_anything_starts(run: Run) -> None:
     """By its name and the key."""
     with pytest.raises(fluxloop.ConfigError, match=r"runner\.ray\.env: expected names .* got CREW_NOWHERE"):

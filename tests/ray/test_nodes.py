@@ -67,7 +67,9 @@ def test_every_async_run_ends_once_though_a_machine_goes(two_nodes: Nodes, proje
     two_nodes.kill(second)
     _, stderr = process.communicate()
 
-    assert (process.returncode, stderr) == (0, "")
+    assert process.returncode == 0
+    # One that was alone in its worker at that moment is the one that counts as lost.
+    assert all(" is tried again after WorkerDied: the machine its " in line for line in stderr.splitlines())
     (path,) = project.glob("experiments/*")
     result = fluxloop.load(path)
     assert Counter(trace.trace_id for trace in result) == Counter(f"trace_{number:03}" for number in range(1, 201))
@@ -79,7 +81,7 @@ def test_too_large_a_worker_is_told_with_what_the_cluster_has(
     run: Run, two_nodes: Nodes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Nothing can start; the experiment waits for a machine that is large enough, until it is stopped."""
-    monkeypatch.setattr("fluxloop.executors.ray.ROOM_SECONDS", 0.3)
+    monkeypatch.setattr("fluxloop.executors.remote.relayed.ROOM_SECONDS", 0.3)
     asked = r"no worker has found a place for 0.3 s: .* takes? 16 of a machine's processors \(runner.ray.num_cpus\)"
     has = r"the cluster has 4 on 2 machines, at most 2 on one; 4 are free"
     options = {"runner.ray.num_cpus": 16, "runner.grace_seconds": 0}

@@ -59,7 +59,7 @@ def test_a_class_is_built_entered_and_left_once_in_each_worker(run: Run, project
 
 def test_much_is_told_in_many_parts(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     """A relay that has told so much is asked anew, and nothing is lost between."""
-    monkeypatch.setattr("fluxloop.executors.ray.MAX_CHUNKS", 3)
+    monkeypatch.setattr("fluxloop.executors.remote.relayed.MAX_CHUNKS", 3)
     result = run("crew:tells", *map(str, range(60)), seed=3)
     assert (result.summary.passed, len({trace.trace_id for trace in result})) == (60, 60)
     assert {trace.output["seed"] for trace in result} == {trace.seed for trace in result}

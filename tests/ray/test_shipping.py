@@ -67,6 +67,9 @@ def package(project: Path) -> Path:
         "venv/bin/python": "",
         "node_modules/one.js": "",
         "experiments/old/traces.jsonl": "",
+        "mine/experiments/plan.txt": "",
+        ".env": "TOKEN=sk-secret",
+        "mine/.env.local": "TOKEN=sk-secret",
         "large.bin": "ignored",
         ".gitignore": "*.bin\n",
     }
@@ -87,7 +90,8 @@ def test_the_project_is_as_it_is_here(two_nodes: Nodes, package: Path) -> None:
     done = subprocess.run(command(two_nodes, *options), capture_output=True, text=True)
     assert (done.returncode, done.stderr) == (0, "")
     (trace,) = latest(package)
-    files = ["in.csv", "lib/beside.py", "mine/__init__.py", "mine/agent.py", "mine/words.py", "script.py"]
+    files = ["in.csv", "lib/beside.py", "mine/__init__.py", "mine/agent.py", "mine/experiments/plan.txt"]
+    files += ["mine/words.py", "script.py"]
     assert trace.output["words"] == ["packaged", "beside", "read"]
     assert trace.output["here"] == "work"
     assert sorted({*trace.output["files"]} - {".gitignore", "crew.py"}) == [*files, "work/data/words.txt"]
@@ -140,7 +144,7 @@ def test_too_large_a_project_is_refused(two_nodes: Nodes, project: Path) -> None
 
 def test_another_version_of_fluxloop_there_is_refused(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     """Both versions are named."""
-    monkeypatch.setattr("fluxloop.executors.ray.__version__", "0.0.1")
+    monkeypatch.setattr("fluxloop.executors.remote.relayed.__version__", "0.0.1")
     told = rf"\S+ has fluxloop {fluxloop.__version__}, and 0\.0\.1 is what runs the experiment: install the same on all"
     with pytest.raises(TargetError, match=told):
         run("crew:nothing", "a", "b")

@@ -9,19 +9,20 @@ import socket
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Collection, Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from attrs import frozen
+from attrs import define, frozen
 
 from fluxloop.exceptions import ConfigError, Problem
 from fluxloop.executors.remote import reaper
 
 CONNECT_SECONDS = 5.0
 """How long a cluster may take to answer."""
-NOT_SHIPPED = (".git", ".venv", "venv", "node_modules", "__pycache__", "experiments")
+NOT_SHIPPED = ("/.git", "/.venv", "/venv", "/node_modules", "/experiments", "__pycache__", ".env", ".env.*")
+"""As in a `.gitignore`."""
 
 # Read by Ray as it is imported or started.
 _QUIET = {
@@ -56,11 +57,29 @@ class Cluster:
         return f"the cluster has {sum(nodes):g} on {machines}, at most {most:g} on one; {free:g} are free"
 
 
+@define
+class _Connection:
+    """What experiments of this process share that run at a time: Ray has one connection a process."""
+
+    address: str
+    project: Path | None
+    """What was sent to the cluster."""
+    cluster: Cluster
+    open: ExitStack
+    users: int = 0
+
+
+_lock = threading.RLock()  # whoever is torn away as it has it must not wait for itself
+_connections: list[_Connection] = []
+"""The one that was made here, while there is any."""
+
+
 @contextmanager
 def connected(address: str | None, *, processors: float, project: Path) -> Iterator[Cluster]:
     """Connect to a cluster, or start one, for as long as the context lasts.
 
-    A connection that the program has made already is used as it is, and stays.
+    A connection that the program has made already is used as it is, and stays. One that was made here
+    for another experiment is shared, and ended with the last of them.
 
     Args:
         address: as `auto` or `host:6379`; by default the environment's RAY_ADDRESS, else a cluster is started here.
@@ -68,34 +87,80 @@ def connected(address: str | None, *, processors: float, project: Path) -> Itera
         project: the folder that is sent to the machines of any other.
 
     Raises:
-        ConfigError: the cluster does not answer.
+        ConfigError: the cluster does not answer, or this process is connected to another.
     """
-    ray = _imported()
-    if ray.is_initialized():
-        yield Cluster(ray=ray, is_local=False, is_shipped=False)
-        return
-    address = address or os.environ.get("RAY_ADDRESS") or "local"
+    with ExitStack() as stack:
+        with _lock:
+            if not _connections and (ray := sys.modules.get("ray")) is not None and ray.is_initialized():
+                stack.enter_context(_quiet())
+                cluster = Cluster(ray=ray, is_local=False, is_shipped=False)
+            else:
+                address = address or os.environ.get("RAY_ADDRESS") or "local"
+                cluster = stack.enter_context(_shared(address, processors, None if address == "local" else project))
+        yield cluster
+
+
+@contextmanager
+def _shared(address: str, processors: float, project: Path | None) -> Iterator[Cluster]:
+    """Use the connection that is there, or make it; entered with the lock, and left without."""
+    if not _connections:
+        _connections.append(_opened(address, processors, project))
+    connection = _connections[0]
+    if (connection.address, connection.project) != (address, project):
+        other = connection.address if connection.project is None else f"{connection.address} with {connection.project}"
+        told = f"another experiment has connected this process to {other}, and it can be connected to one cluster"
+        raise _problem(f"{told}: run this one, on {address}, after that one or in a process of its own")
+    connection.users += 1
+    try:
+        yield connection.cluster
+    finally:
+        with _lock:
+            connection.users -= 1
+            if not connection.users:
+                _connections.remove(connection)
+                connection.open.close()
+
+
+def _opened(address: str, processors: float, project: Path | None) -> _Connection:
     options: dict[str, Any] = {"address": address}
-    if address == "local":
+    if project is None:
         options |= {"num_cpus": processors, "include_dashboard": False}
     else:
         _check(address)
         options["runtime_env"] = {"working_dir": str(project), "excludes": list(NOT_SHIPPED)}
-    _connect(ray, address, options)
+    with ExitStack() as stack:
+        ray = stack.enter_context(_quiet())
+        stack.callback(_shut_down, ray)  # also what is half open
+        before = reaper.children(os.getpid()) if project is None else set()
+        _connect(ray, address, options)
+        if project is None:
+            stack.enter_context(_reaped(reaper.children(os.getpid()) - before))
+        cluster = Cluster(ray=ray, is_local=project is None, is_shipped=project is not None)
+        return _Connection(address, project, cluster, stack.pop_all())
+
+
+@contextmanager
+def _quiet() -> Iterator[Any]:
+    """Import Ray, and keep it quiet for as long as the context lasts."""
+    ours = {name: value for name, value in _QUIET.items() if name not in os.environ}
+    os.environ.update(ours)
     try:
-        with _reaped() if address == "local" else _nothing():
-            yield Cluster(ray=ray, is_local=address == "local", is_shipped=address != "local")
+        import ray
+
+        logger = logging.getLogger("ray")
+        level = logger.level
+        try:
+            yield ray
+        finally:
+            logger.setLevel(level)
     finally:
-        with _signals_kept():
-            ray.shutdown()
+        for name in ours:
+            os.environ.pop(name, None)
 
 
-def _imported() -> Any:
-    for name, value in _QUIET.items():
-        os.environ.setdefault(name, value)
-    import ray
-
-    return ray
+def _shut_down(ray: Any) -> None:
+    with _signals_kept():
+        ray.shutdown()
 
 
 def _check(address: str) -> None:
@@ -149,17 +214,17 @@ def _signals_kept() -> Iterator[None]:
 
 
 @contextmanager
-def _nothing() -> Iterator[None]:
-    yield
+def _reaped(started: Collection[reaper.One]) -> Iterator[None]:
+    """See to it that nothing of a local cluster outlives this process, should it be killed.
 
-
-@contextmanager
-def _reaped() -> Iterator[None]:
-    """See to it that nothing of a local cluster outlives this process, should it be killed."""
-    if sys.platform != "linux":
+    Args:
+        started: the processes that Ray has started from this one.
+    """
+    if not started:
         yield
         return
-    command: Sequence[str] = (sys.executable, "-I", "-S", str(reaper.__file__), str(os.getpid()))
+    roots = [f"{pid}:{since}" for pid, since in started]
+    command = [sys.executable, "-I", "-S", str(reaper.__file__), str(os.getpid()), *roots]
     process = subprocess.Popen(command, stdin=subprocess.PIPE, process_group=0)
     assert process.stdin is not None
     try:

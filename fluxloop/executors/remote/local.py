@@ -17,12 +17,13 @@ from typing import Any
 
 from fluxloop.executors.remote import guard, messages
 from fluxloop.executors.remote.channel import GarbledError, Incoming, framed
-from fluxloop.executors.remote.dispatch import Message
 from fluxloop.executors.remote.process import DEAF_AND_DUMB, Preparation
+from fluxloop.executors.remote.transport import Message
 from fluxloop.schedule import HEARTBEAT
 
-CLOSING_SECONDS = 10.0
-"""How long the end waits for workers to leave the target and to end."""
+CLOSING_SECONDS = 4.0
+"""How long the end waits for workers to leave the target and to end; less than the watch does for it."""
+TOOK_TOO_LONG = b"leaving the target took too long, and was given up"
 ENDING_SECONDS = 1.0
 """How long a process that has closed its socket may take to end."""
 
@@ -108,24 +109,31 @@ class LocalWorkers:
         return found
 
     def close(self, leaving: Sequence[object]) -> list[Message]:
-        for link in self._links:
-            if link in leaving:
-                link.send(messages.END, b"")
-            else:
-                link.kill()
         found: list[Message] = []
-        latest = time.monotonic() + CLOSING_SECONDS
-        while (left := [link for link in self._links if link.is_open]) and time.monotonic() < latest:
-            found += self.receive(HEARTBEAT)
+        try:
+            for link in self._links:
+                if link in leaving:
+                    link.send(messages.END, b"")
+                else:
+                    link.kill()
+            latest = time.monotonic() + CLOSING_SECONDS
+            while any(link.is_open for link in self._links) and time.monotonic() < latest:
+                found += self.receive(HEARTBEAT)
+        finally:  # also when the end is abandoned
+            found += self._ended()
+        return found
+
+    def _ended(self) -> list[Message]:
+        """Kill the workers that are left, let go of all that was opened for them, and return what is to be said."""
+        left = [link for link in self._links if link.is_open]
         for link in left:
             link.kill()
-            found.append((link, messages.REMARK, b"leaving the target took too long, and was given up"))
         if self._guard is not None:
             self._guard.close()
         self._selector.close()
         self._bell.close()
         self._ear.close()
-        return found
+        return [(link, messages.REMARK, TOOK_TOO_LONG) for link in left]
 
 
 class _Guard:
@@ -162,6 +170,8 @@ class _Guard:
 
 class LocalLink:
     """One worker process and the socket to it."""
+
+    is_cut = False
 
     def __init__(
         self,

@@ -15,20 +15,24 @@ import sys
 import time
 from collections import deque
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import attrs
 
 from fluxloop import __version__
 from fluxloop.executors.remote import messages
-from fluxloop.executors.remote.dispatch import Link
 from fluxloop.executors.remote.local import LocalLink, LocalWorkers
 from fluxloop.executors.remote.process import Preparation
 from fluxloop.executors.remote.sending import Script
+from fluxloop.executors.remote.transport import Link
 from fluxloop.schedule import HEARTBEAT
 
 GATHER_SECONDS = 0.005
 """How long results are gathered while a worker goes on: each word to the driver costs Ray a tenth of a millisecond."""
+
+BEAT_SECONDS = 1.0
+"""How long a relay is silent at most."""
 
 _HEADER = struct.Struct("!IcQ")
 
@@ -81,10 +85,14 @@ class Relay:
             time.sleep(0.001)
 
     def hear(self, chunks: int) -> Iterator[bytes]:
-        """Yield that it is there, then what workers say and what becomes of them, up to so many times."""
+        """Yield that it is there, then what workers say and what becomes of them, up to so many times.
+
+        Also nothing, every second, so that the executor knows who is silent: a worker, or all that is here.
+        """
         yield chunk([])
         for _ in range(chunks):
-            while not (said := self._said()):
+            latest = time.monotonic() + BEAT_SECONDS
+            while not (said := self._said()) and time.monotonic() < latest:
                 pass
             yield chunk(said)
 
@@ -127,6 +135,7 @@ class Relay:
     def _start(self, worker: int) -> list[Said]:
         try:
             if self._problem is None:
+                _unset_threads()
                 link = self._links[worker] = self._workers.start()
                 self._numbers[link] = worker
                 return []
@@ -136,7 +145,16 @@ class Relay:
         return [(worker, messages.FAILED, problem.encode())]
 
     def _forget(self, worker: int) -> None:
-        del self._numbers[self._links.pop(worker)]
+        link = self._links.pop(worker, None)  # one that fails says so, and then that it has gone
+        if link is not None:
+            del self._numbers[link]
+
+
+def _unset_threads() -> None:
+    """Let workers have as many threads as anywhere: Ray sets a number for what runs in its actors themselves."""
+    with suppress(OSError):  # where the system does not show it
+        if b"OMP_NUM_THREADS=" not in Path(f"/proc/{os.getppid()}/environ").read_bytes():
+            os.environ.pop("OMP_NUM_THREADS", None)
 
 
 def _moved(preparation: Preparation, root: Path, here: Path) -> Preparation:
