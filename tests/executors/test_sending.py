@@ -186,8 +186,11 @@ def test_a_script_gives_the_same_records(folder: Path) -> None:
         (["-m", "pytest", "-q", "-p", "no:cacheprovider", "test_agents.py"], None),
     ],
 )
-def test_workers_find_what_was_started(arguments: list[str], shown: str | None, folder: Path) -> None:
+def test_workers_find_what_was_started(
+    arguments: list[str], shown: str | None, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A module with relative imports, a script of another folder, a folder, a test."""
+    monkeypatch.delenv("PYTEST_ADDOPTS", raising=False)  # which are for the tests around this one
     done = python(*arguments)
     assert done.returncode == 0, done.stdout + done.stderr
     assert shown is None or (done.stdout, done.stderr) == (shown + "\n", "")
