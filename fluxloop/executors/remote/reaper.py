@@ -14,7 +14,7 @@ import sys
 from collections.abc import Collection
 from contextlib import suppress
 
-LOOK_SECONDS = 2.0
+LOOK_SECONDS = 0.5
 """How often it notes what there is, and whether its parent is there, should others hold the pipe open."""
 
 Processes = dict[int, tuple[int, int, str]]
