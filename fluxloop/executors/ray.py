@@ -59,7 +59,8 @@ class RayExecutor(WorkersExecutor):
         self.env = tuple(env)
 
     def __str__(self) -> str:
-        where = "a local cluster" if self.address is None else f"the cluster {self.address}"
+        address = self.address or os.environ.get("RAY_ADDRESS") or "local"
+        where = "a local cluster" if address == "local" else f"the cluster {address}"
         return f"ray, {self.parallel} at a time, on {where}"
 
     def check(self, task: Task) -> None:
