@@ -11,9 +11,17 @@ from pathlib import Path
 from typing import Any
 
 from fluxloop.clock import milliseconds, timestamp
-from fluxloop.failures import infrastructure, is_named, is_overload, retry_after, wants_retry
+from fluxloop.failures import (
+    OTHER_LOOP,
+    infrastructure,
+    is_named,
+    is_of_another_loop,
+    is_overload,
+    retry_after,
+    wants_retry,
+)
 from fluxloop.records import Attempt, Case, ErrorKind, PlannedRun, RunError, Status
-from fluxloop.tracing.capture import capture, message, type_name
+from fluxloop.tracing.capture import Unfinished, capture, message, type_name
 from fluxloop.tracing.context import Run, current
 from fluxloop.tracing.redaction import Redaction
 
@@ -100,14 +108,24 @@ class OpenAttempt:
         return 0.0 if self._start is None else (time.perf_counter_ns() - self._start) / 1e9
 
     def end(self) -> None:
-        """Stop the clock: what follows is fluxloop's time, not the agent's."""
+        """Stop the clock."""
         self._end = time.perf_counter_ns()
         if os.getpid() != self._process:
             os._exit(0)
 
-    def succeeded(self, output: object) -> Attempt:
-        """Return the record of an attempt that gave an output."""
-        return self._attempt("ok", capture(output, self._known_by_now()), None)
+    def plain(self, answer: object, unfinished: Unfinished) -> Any:
+        """Return the answer as plain data, and stop the clock; what follows is fluxloop's time, not the agent's.
+
+        Args:
+            answer: what the agent gave.
+            unfinished: notes what of it is still to come; once that has come, this is to be called again.
+        """
+        self.end()
+        return capture(answer, self._known_by_now(), unfinished=unfinished)
+
+    def succeeded(self, plain: Any) -> Attempt:
+        """Return the record of an attempt that gave an answer, as plain data."""
+        return self._attempt("ok", plain, None)
 
     def failed(self, error: BaseException) -> Attempt:
         """Return the record of an attempt that raised, or was cancelled before it began."""
@@ -118,10 +136,12 @@ class OpenAttempt:
         if os.getpid() != self._process:
             # A process the agent has forked ends here: it must not go on with the parent's experiment.
             os._exit(error.code if isinstance(error, SystemExit) and isinstance(error.code, int) else 1)
-        transient = infrastructure(error)
-        kind: ErrorKind = "agent" if transient is None else "infrastructure"
+        is_misplaced = is_of_another_loop(error)
+        transient = None if is_misplaced else infrastructure(error)
+        kind: ErrorKind = "agent" if transient is None and not is_misplaced else "infrastructure"
         redact = self._known_by_now().text
-        told = RunError(kind, redact(type_name(error)), redact(message(error)), traceback_of(error, redact))
+        text = f"{message(error)} ({OTHER_LOOP})" if is_misplaced else message(error)
+        told = RunError(kind, redact(type_name(error)), redact(text), traceback_of(error, redact))
         attempt = self._attempt("error", None, told)
         attempt.retry = wants_retry(error, transient, self._retry_on)
         if transient is not None:

@@ -244,3 +244,39 @@ def wants_retry(error: BaseException, transient: BaseException | None, names: Se
     if transient is not None and TRANSIENT in names and may_pass(transient):
         return True
     return is_named(error, names)
+
+
+# What asyncio says of an object that is used on another loop than the one it was first used on.
+_OTHER_LOOP = re.compile(
+    r"bound to a different event loop|attached to a different loop|belongs to a different loop"
+    r"|^Event loop is closed$|event loop other than the current one"
+)
+OTHER_LOOP = (
+    "what it uses belongs to another event loop than the one that agents run on: make it in the agent or in a class "
+    "target, and do not use it elsewhere before, as in asyncio.run or with a notebook's await"
+)
+"""What such an error means, and what to do."""
+
+
+def is_of_another_loop(error: BaseException) -> bool:
+    """Return whether an error comes from an object that belongs to another event loop, which says nothing of the agent.
+
+    Clients, locks and queues belong to the loop they are first used on. An error that has come from such a one by
+    `from`, or while it was handled, counts, and a group all of whose members do.
+    """
+    try:
+        return _is_of_another_loop(error, _MAX_DEPTH)
+    except Abandoned:
+        raise
+    except BaseException:  # an exception may be as hostile as any object
+        return False
+
+
+def _is_of_another_loop(error: BaseException | None, depth: int) -> bool:
+    if error is None or depth == 0:
+        return False
+    if isinstance(error, BaseExceptionGroup):
+        return all(_is_of_another_loop(member, depth - 1) for member in error.exceptions)
+    if type(error) in (RuntimeError, ValueError) and _OTHER_LOOP.search(str(error)):
+        return True
+    return _is_of_another_loop(error.__cause__ or error.__context__, depth - 1)

@@ -31,11 +31,10 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "calling": ("records", "plan", "exceptions", "tracing", "recording"),
     "attempt": ("records", "clock", "failures", "tracing"),
     "deadlines": ("stacks", "attempt"),
-    "runner": (
-        *("records", "exceptions", "failures", "interrupt", "stacks", "rates", "tracing", "calling", "attempt"),
-        "deadlines",
-    ),
-    "executors": ("records", "exceptions", "schedule", "stacks", "calling", "attempt", "runner"),
+    "open_target": ("records", "exceptions", "interrupt", "rates", "tracing", "calling", "attempt", "deadlines"),
+    "lane": ("records", "exceptions", "stacks", "calling", "attempt", "open_target"),
+    "runner": ("records", "exceptions", "failures", "tracing", "calling", "attempt", "open_target", "lane"),
+    "executors": ("records", "exceptions", "schedule", "stacks", "calling", "attempt", "lane", "runner"),
     "watch": ("records", "clock", "interrupt", "schedule", "stacks", "calling"),
     "store": ("records", "plan", "exceptions"),
     "sinks": ("records", "exceptions", "store", "summary", "tracing"),
@@ -49,7 +48,11 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "executors.remote.messages": ("records", "store", "tracing"),
     "executors.remote.process": ("exceptions", "interrupt", "stacks", "tracing"),
     "executors.remote.sending": ("exceptions", "tracing", "runner"),
-    "executors.remote.worker": ("records", "exceptions", "stacks", "rates", "tracing", "calling", "attempt", "runner"),
+    "executors.remote.executor": ("records", "exceptions", "schedule", "open_target", "runner"),
+    "executors.remote.worker": (
+        *("records", "exceptions", "stacks", "rates", "tracing", "calling", "attempt", "open_target", "lane"),
+        "runner",
+    ),
     "sinks.configured": ("exceptions", "calling", "config", "tracing"),
     "progress": ("records", "schedule", "summary"),
     "execution": (

@@ -103,6 +103,23 @@ def test_run_async_can_be_awaited_in_a_cell(notebook: Notebook) -> None:
     assert "2 of 2 runs passed" in text
 
 
+@pytest.mark.parametrize("executor", ["inline", "asyncio", "threads"])
+def test_what_a_cell_has_made_works_in_every_experiment(notebook: Notebook, executor: str) -> None:
+    """A contended semaphore and a client's queue belong to one loop for good, whatever runs on the kernel's own."""
+    notebook.run(
+        "semaphore = asyncio.Semaphore(1)\n"
+        "async def careful(text):\n"
+        "    async with semaphore:\n"
+        "        await asyncio.sleep(0.001)\n"
+        "    return text"
+    )
+    options = f"target=careful, inputs=['a', 'b'], iterations=2, progress=False, executor={executor!r}"
+    options += ", overrides={'runner.parallel': 3}" if executor != "inline" else ""
+    for ask in ("Experiment({}).run()", "await Experiment({}).run_async()", "Experiment({}).run()"):
+        text, _ = notebook.run(f"print({ask.format(options)})")
+        assert "4 of 4 runs passed" in text
+
+
 def interrupt_at_start(notebook: Notebook) -> Callable[[], None]:
     """What interrupts the kernel once an agent has started."""
     started: Path = notebook.folder / "started"  # type: ignore[attr-defined]

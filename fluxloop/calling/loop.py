@@ -1,13 +1,16 @@
-"""An event loop in a thread of its own.
+"""The event loop of this process, in a thread of its own.
 
-Coroutines run there under every executor: it works inside a running loop, as in a notebook,
-and Ctrl-C still reaches the main thread.
+Coroutines run there under every executor and in every experiment: a client that a module makes
+when it is imported belongs to one loop for good. The thread lets it work inside a running loop,
+as in a notebook, and Ctrl-C still reaches the main thread.
 """
 
 from __future__ import annotations
 
 import asyncio
+import atexit
 import concurrent.futures
+import os
 import threading
 from collections.abc import Callable, Coroutine
 from contextlib import AbstractAsyncContextManager, suppress
@@ -22,9 +25,62 @@ LEAVING_SECONDS = 30.0
 """How long leaving what was entered may take."""
 ANSWER_SECONDS = 0.5
 """How long a loop may take to say that it is alive."""
+BLOCKS = "blocks the event loop, where only `await` may wait"
+"""What is said of an agent that does."""
 
-running: set[asyncio.AbstractEventLoop] = set()
-"""The loops of this process that agents run on."""
+running: dict[asyncio.AbstractEventLoop, LoopThread] = {}
+"""The loops of this process that agents run on, each with its thread."""
+
+_lock = threading.Lock()
+_shared: LoopThread | None = None
+
+
+def take_loop() -> LoopThread:
+    """Return the loop that all async work of this process shares; to be given back with `give_back`.
+
+    It is a new one only where the last cannot be used any more, because an agent blocks it or has shut
+    it down, and inside the loop itself, where an experiment within an agent would wait for its own end.
+    """
+    global _shared
+    with _lock:
+        if _shared is not None and _shared.ident == threading.get_ident():
+            taken = LoopThread()
+        else:
+            if _shared is None or not _shared.is_usable():
+                previous, _shared = _shared, LoopThread()
+                if previous is not None and not previous.users:
+                    previous.close()
+            taken = _shared
+        taken.users += 1
+        assert taken.loop  # started under the lock: many threads may ask for it at once
+        return taken
+
+
+def give_back(loop: LoopThread) -> None:
+    """Let a loop go; it is closed once nobody uses it, unless it is the one that all share."""
+    with _lock:
+        loop.users -= 1
+        is_left = not loop.users and loop is not _shared
+    if is_left:
+        loop.close()
+
+
+def _close_at_exit() -> None:
+    # What agents have left on it may still tidy up, as at the end of `asyncio.run`.
+    if _shared is not None:
+        _shared.close()
+
+
+def _forget() -> None:
+    """In a forked process the threads are gone, and with them whatever holds the lock."""
+    global _lock, _shared
+    _lock, _shared = threading.Lock(), None
+    running.clear()
+
+
+atexit.register(_close_at_exit)
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forget)
 
 
 class LoopThread:
@@ -42,6 +98,8 @@ class LoopThread:
         self._thread: threading.Thread | None = None
         self._closing = False
         self._blocked = False
+        self.users = 0
+        """Who has taken it and not given it back."""
         self._kept: set[asyncio.Task[Any]] = set()
         """Tasks that nobody else may hold; a loop holds its own only weakly."""
 
@@ -57,6 +115,21 @@ class LoopThread:
     def ident(self) -> int | None:
         """The identity of the thread, or None when it does not run."""
         return None if self._thread is None else self._thread.ident
+
+    def runs(self, task: asyncio.Task[Any]) -> bool:
+        """Tell whether it is at this task now."""
+        return self._loop is not None and asyncio.current_task(self._loop) is task
+
+    @property
+    def is_blocked(self) -> bool:
+        """Whether it has been found blocked."""
+        return self._blocked
+
+    def is_usable(self) -> bool:
+        """Tell whether more can be run on it: an agent may block a loop, or shut down the threads behind it."""
+        # asyncio's own mark, without which nobody can know before the first `asyncio.to_thread`.
+        is_shut_down = getattr(self._loop, "_executor_shutdown_called", False)
+        return not is_shut_down and (self._loop is None or self.answers())
 
     def answers(self) -> bool:
         """Tell whether the loop is alive, or blocked by a call that does not await; once blocked, it stays so."""
@@ -114,14 +187,17 @@ class LoopThread:
                 return  # what was entered there cannot be left
             if not task.done() and self._loop is not None:
                 self._loop.call_soon_threadsafe(leave.set)
-            left.result(LEAVING_SECONDS)  # also says why it has ended by itself
+            concurrent.futures.wait([left], LEAVING_SECONDS)
+            if not left.done():
+                raise TimeoutError(f"it took longer than {LEAVING_SECONDS:g} s, and was given up")
+            left.result()  # says why it has ended by itself
 
         return entered.result(), close
 
     def _start(self) -> None:
         loop = self._loop = asyncio.new_event_loop()
         loop.set_default_executor(DaemonThreads())
-        running.add(loop)
+        running[loop] = self
         self._closing = self._blocked = False
 
         def serve() -> None:
@@ -140,7 +216,7 @@ class LoopThread:
         loop, thread = self._loop, self._thread
         if loop is None or thread is None:
             return
-        running.discard(loop)
+        running.pop(loop, None)
         self._loop = self._thread = None
         left = 1
         if not self._blocked:

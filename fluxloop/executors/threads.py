@@ -5,13 +5,15 @@ from __future__ import annotations
 import threading
 import time
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from contextvars import copy_context
 from queue import Empty, SimpleQueue
 
 from fluxloop.attempt import OpenAttempt
+from fluxloop.calling.loop import BLOCKS, running
 from fluxloop.executors.flight import Ended, Flight, at_least_one
+from fluxloop.lane import Lanes
 from fluxloop.records import Attempt
 from fluxloop.runner import Task
 from fluxloop.schedule import Schedule
@@ -49,7 +51,9 @@ class ThreadsExecutor:
     def run(self, task: Task, schedule: Schedule) -> Iterator[Sequence[Attempt]]:
         """Run what the schedule gives, yielding attempts as they end."""
         ended: Ended = SimpleQueue()
-        with _Threads(task, ended).closed_after() as crew:
+        # Async work goes on the one loop that clients belong to, whatever was asked for.
+        crew_of: Callable[[Task, Ended], Lanes | _Threads] = Lanes if task.prepare().is_async else _Threads
+        with crew_of(task, ended).closed_after() as crew:
             yield from Flight(task, schedule, self.parallel, crew, ended).batches()
 
 
@@ -102,10 +106,14 @@ class _Threads:
 
     def abandon(self, opened: OpenAttempt) -> tuple[str | None, str]:
         self._workers.discard(opened.worker)
-        if opened.task is None:
+        task = opened.task
+        if task is None:
             return thread_stack(opened.worker.ident), ""
-        where = task_stack(opened.task)
-        opened.task.get_loop().call_soon_threadsafe(opened.task.cancel)  # a coroutine can be asked to end
+        loop = running[task.get_loop()]
+        if not loop.answers():
+            return thread_stack(loop.ident), f"; {'it' if loop.runs(task) else 'another task'} {BLOCKS}"
+        where = task_stack(task)
+        loop.loop.call_soon_threadsafe(task.cancel)  # a coroutine can be asked to end
         return where, ""
 
     def _work_off(self) -> None:

@@ -18,7 +18,7 @@ from collections import deque
 from collections.abc import Callable, KeysView, Mapping, Set, ValuesView
 from decimal import Decimal
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, Protocol
 
 from fluxloop.interrupt import Abandoned
 from fluxloop.tracing.redaction import MASK, NOTHING, Redaction, is_secret_name, secret_texts
@@ -36,7 +36,19 @@ _INT_LIMIT = 2**64
 _PLAIN_REPR: Any = object.__repr__
 
 
-def capture(value: Any, redaction: Redaction = NOTHING, secrets: list[str] | None = None) -> Any:
+class Unfinished(Protocol):
+    """Knows what is no value yet, as an awaitable, and what it came to."""
+
+    def resolved(self, value: Any) -> Any:
+        """Return what a value came to, or the value itself."""
+
+
+def capture(
+    value: Any,
+    redaction: Redaction = NOTHING,
+    secrets: list[str] | None = None,
+    unfinished: Unfinished | None = None,
+) -> Any:
     """Return `value` as plain data, copied, so that later changes do not show.
 
     Text, bytes and containers are kept whole; a `repr`, the depth and cycles are bounded.
@@ -48,6 +60,7 @@ def capture(value: Any, redaction: Redaction = NOTHING, secrets: list[str] | Non
         value: any object.
         redaction: what is masked on the way; by default nothing.
         secrets: gets the texts that are masked for the name they stand under.
+        unfinished: asked about every object that is no plain data; what it gives is taken in its place.
     """
     kind = type(value)
     if kind is str:
@@ -55,7 +68,7 @@ def capture(value: Any, redaction: Redaction = NOTHING, secrets: list[str] | Non
         return text if len(text) < redaction.shortest else redaction.text(text)
     if value is None or kind is bool:
         return value
-    walk = Walk(redaction, secrets)
+    walk = Walk(redaction, secrets, unfinished)
     try:
         return walk(value, 0)
     except RecursionError:  # an agent deep in its stack
@@ -134,9 +147,9 @@ def message(error: BaseException) -> str:
 class Walk:
     """One walk through a value and all that is in it."""
 
-    __slots__ = ("_numbers", "_redaction", "_repeats", "_secrets", "_seen", "_shortest")
+    __slots__ = ("_numbers", "_redaction", "_repeats", "_secrets", "_seen", "_shortest", "_unfinished")
 
-    def __init__(self, redaction: Redaction, secrets: list[str] | None) -> None:
+    def __init__(self, redaction: Redaction, secrets: list[str] | None, unfinished: Unfinished | None = None) -> None:
         self._redaction = redaction
         self._shortest = redaction.shortest
         self._numbers = redaction.numbers
@@ -145,6 +158,7 @@ class Walk:
         self._seen: dict[int, int] = {}
         """The containers met so far by identity: 1 for those the walk is inside of, 0 for those it has left."""
         self._repeats = 0
+        self._unfinished = unfinished
 
     def __call__(self, value: Any, depth: int) -> Any:
         kind = type(value)
@@ -222,6 +236,10 @@ class Walk:
         return masked_whole(plain)
 
     def _object(self, value: Any, depth: int) -> Any:
+        if self._unfinished is not None:
+            resolved = self._unfinished.resolved(value)
+            if resolved is not value:
+                return self(resolved, depth)
         if isinstance(value, enum.Enum):
             return self(value.value, depth)
         if isinstance(value, int) and not isinstance(value, bool):

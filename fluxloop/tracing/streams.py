@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from fluxloop.tracing.capture import capture
+from fluxloop.tracing.capture import Unfinished, capture
 from fluxloop.tracing.redaction import NOTHING, Redaction
 
 
@@ -30,6 +30,14 @@ class StreamedOutput:
     def add(self, item: Any) -> None:
         """Take the next item."""
         self._items.append(capture(item, self._redaction))
+
+    def capture(self, item: Any, unfinished: Unfinished) -> Any:
+        """Return an item as plain data, without keeping it, and note what in it is unfinished."""
+        return capture(item, self._redaction, unfinished=unfinished)
+
+    def keep(self, plain: Any) -> None:
+        """Take the next item as plain data."""
+        self._items.append(plain)
 
     def value(self, returned: Any = None) -> Any:
         """Return the items as one text when all are texts, else as a list.

@@ -200,8 +200,8 @@ def test_closing_waits_for_nothing_that_will_not_end(monkeypatch: pytest.MonkeyP
 
     released = asyncio.Event()
     task = stuck.run(start())
+    (thread,) = (thread for thread in threading.enumerate() if thread.ident == stuck.ident)
     stuck.close()
-    (thread,) = (thread for thread in threading.enumerate() if thread.name == "fluxloop-loop")
     assert thread.daemon
     assert not task.done()
     release[0]()

@@ -19,10 +19,10 @@ from typing import Any
 
 import fluxloop
 import fluxloop.calling.loop
-import fluxloop.runner
+import fluxloop.open_target
 
 if "IN_HASTE" in os.environ:  # whoever is past its time is waited for a moment only
-    fluxloop.runner.LINGER = 0.1
+    fluxloop.open_target.LINGER = 0.1
     fluxloop.calling.loop.ANSWER_SECONDS = 0.2
 
 MEGABYTE = 1 << 20

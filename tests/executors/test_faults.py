@@ -36,9 +36,9 @@ LIMIT = 0.3
 @pytest.fixture(autouse=True)
 def impatience(monkeypatch: pytest.MonkeyPatch) -> None:
     """Whoever is past its time is waited for a moment only."""
-    monkeypatch.setattr("fluxloop.runner.LINGER", 0.1)
+    monkeypatch.setattr("fluxloop.open_target.LINGER", 0.1)
     monkeypatch.setattr("fluxloop.calling.loop._CLOSING_SECONDS", 0.2)
-    monkeypatch.setattr("fluxloop.executors.lane.CLOSING_SECONDS", 0.1)
+    monkeypatch.setattr("fluxloop.lane.CLOSING_SECONDS", 0.1)
     monkeypatch.setattr("fluxloop.executors.threads.CLOSING_SECONDS", 0.1)
 
 

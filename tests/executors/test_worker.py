@@ -29,9 +29,9 @@ async def lingers(text: str) -> str:
 
 def test_attempts_that_linger_together_are_told_together(monkeypatch: pytest.MonkeyPatch) -> None:
     """Because the first that is told of ends the worker: the others would run again for nothing."""
-    monkeypatch.setattr("fluxloop.runner.LINGER", 0.05)
+    monkeypatch.setattr("fluxloop.open_target.LINGER", 0.05)
     monkeypatch.setattr("fluxloop.calling.loop._CLOSING_SECONDS", 0.1)
-    monkeypatch.setattr("fluxloop.executors.lane.CLOSING_SECONDS", 0.1)
+    monkeypatch.setattr("fluxloop.lane.CLOSING_SECONDS", 0.1)
     said: SimpleQueue[tuple[bytes, bytes]] = SimpleQueue()
     plain: dict[str, Any] = {"args": {}, "inject": (), "input_template": None, "output_path": None, "import_places": ()}
     task = attrs.evolve(Task(target=lingers, **plain), timeout_seconds=0.05)

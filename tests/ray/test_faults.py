@@ -85,7 +85,7 @@ def test_an_async_agent_that_does_not_end_costs_its_own_run(
         "import os, fluxloop.runner\n"
         "from crew import neighbours\n"
         "if 'CREW_HERE' not in os.environ:\n"  # where the experiment is
-        "    fluxloop.runner.LINGER = 0.2\n"
+        "    fluxloop.open_target.LINGER = 0.2\n"
     )
     monkeypatch.setenv("CREW_HERE", "1")
     shorts = [f"short {number}" for number in range(40)]

@@ -11,8 +11,9 @@ from fluxloop.executors.flight import at_least_one
 from fluxloop.executors.remote.dispatch import Dispatch
 from fluxloop.executors.remote.sending import packed
 from fluxloop.executors.remote.transport import Transport
+from fluxloop.open_target import LINGER
 from fluxloop.records import Attempt
-from fluxloop.runner import LINGER, Task
+from fluxloop.runner import Task
 from fluxloop.schedule import Schedule
 
 

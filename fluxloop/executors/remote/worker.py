@@ -14,11 +14,12 @@ from fluxloop.attempt import OpenAttempt
 from fluxloop.calling.loop import running
 from fluxloop.exceptions import TargetError
 from fluxloop.executors.flight import MAX_BATCH
-from fluxloop.executors.lane import Lane
 from fluxloop.executors.remote import messages
 from fluxloop.executors.remote.messages import RateAnswer, RateAsked, Result, Send
 from fluxloop.executors.remote.printing import printed_there
 from fluxloop.executors.remote.sending import loading
+from fluxloop.lane import Lane
+from fluxloop.open_target import OpenTarget
 from fluxloop.rates import asked_elsewhere
 from fluxloop.records import RunError
 from fluxloop.runner import Task
@@ -70,31 +71,29 @@ class Worker:
                 asked_elsewhere(self._ask),
             ):
                 with loading(str(self._task.target)):
-                    loaded = self._task.load()
-                self._task.prepared.append(loaded)
-                if loaded[0].is_async:
-                    self._run_together()
+                    target = self._task.open_target()
+                target.__enter__()
+                if target.is_async:
+                    self._run_together(target)
                 else:
-                    self._run_one_by_one()
+                    self._run_one_by_one(target)
         except BaseException as error:
             told = str(error) if isinstance(error, TargetError) else f"{type_name(error)}: {message(error)}"
             self._send(messages.FAILED, _utf8(self._task.redaction.text(told)))
 
-    def _run_one_by_one(self) -> None:
-        runner = self._task.open()
-        with self._left_after(runner.__enter__, lambda: runner.__exit__(None, None, None)):
+    def _run_one_by_one(self, target: OpenTarget) -> None:
+        with self._left_after(lambda: target.__exit__(None, None, None)):
             while (opened := self._given.get()) is not None:
-                self._tell([(opened, runner.run_opened(opened))])
+                self._tell([(opened, target.run(opened))])
 
-    def _run_together(self) -> None:
-        self._lane = lane = Lane(self._task, self._ended)
-        with self._left_after(lambda: None, lane.close):
+    def _run_together(self, target: OpenTarget) -> None:
+        self._lane = lane = Lane(target, self._ended)
+        with self._left_after(lane.close):
             while (first := self._ended.get()) is not None:
                 self._tell([first, *self._more()])
 
     @contextmanager
-    def _left_after(self, enter: Callable[[], object], leave: Callable[[], object]) -> Iterator[None]:
-        enter()
+    def _left_after(self, leave: Callable[[], object]) -> Iterator[None]:
         self._send(messages.READY, b"")
         try:
             yield

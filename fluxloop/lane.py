@@ -1,52 +1,51 @@
-"""A loop in a thread, with a target entered on it."""
+"""Attempts at an async target, together on the process's loop; the one way async agents run."""
 
 from __future__ import annotations
 
 import asyncio
-import warnings
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from contextvars import copy_context
 from functools import partial
+from typing import TYPE_CHECKING, Protocol
 
 from fluxloop.attempt import OpenAttempt
-from fluxloop.calling.loop import LoopThread
+from fluxloop.calling.loop import BLOCKS
 from fluxloop.exceptions import TargetError
-from fluxloop.executors.flight import Ended
+from fluxloop.open_target import OpenTarget
 from fluxloop.records import Attempt
-from fluxloop.runner import Task
 from fluxloop.stacks import task_stack, thread_stack
+
+if TYPE_CHECKING:
+    from fluxloop.runner import Task
 
 CLOSING_SECONDS = 1.0
 """How long attempts that are left in flight may take to tidy up."""
 
 
+class Ended(Protocol):
+    """Takes each attempt when it has ended, from the loop's thread."""
+
+    def put(self, ended: tuple[OpenAttempt, Attempt], /) -> None: ...
+
+
 class Lane:
-    """Run attempts together on one loop, and put each on the queue when it has ended.
+    """Run attempts together on the loop, and hand over each when it has ended.
 
     Args:
-        task: what each attempt does; its target is entered on the loop.
-        ended: the queue that is filled.
-
-    Raises:
-        TargetError: the target cannot be loaded or entered, or is not async.
+        target: an async target, entered on the loop.
+        ended: what they are handed to.
     """
 
-    def __init__(self, task: Task, ended: Ended) -> None:
+    def __init__(self, target: OpenTarget, ended: Ended) -> None:
+        self._target = target
         self._ended = ended
         self._context = copy_context()
-        self._thread = LoopThread()
+        self._thread = target.loop
         self._loop = self._thread.loop
         self._given: dict[OpenAttempt, bool] = {}
         """Attempts that have not begun; who takes one out runs it."""
         self._running: dict[OpenAttempt, asyncio.Task[Attempt | None]] = {}
-        try:
-            self._runner, self._leave = self._thread.enter(task.open())
-            if not self._runner.is_async:
-                raise TargetError("the asyncio executor runs async agents, and this one is sync: use threads")
-        except BaseException:
-            self._thread.close()
-            raise
 
     def start(self, attempts: Sequence[OpenAttempt]) -> None:
         for opened in attempts:
@@ -64,7 +63,7 @@ class Lane:
 
     async def _run(self, opened: OpenAttempt) -> Attempt | None:
         # Else it begins elsewhere, because this loop was blocked.
-        return await self._runner.run_opened_async(opened) if self._given.pop(opened, False) else None
+        return await self._target.run_on_loop(opened) if self._given.pop(opened, False) else None
 
     def _landed(self, opened: OpenAttempt, running: asyncio.Task[Attempt | None]) -> None:
         del self._running[opened]
@@ -93,7 +92,7 @@ class Lane:
         """Return where the loop is blocked, and who does it, as far as that can be told."""
         culprit = self.blocker()
         who = "it" if culprit is opened else culprit.planned.trace_id if culprit else "an agent's task"
-        return thread_stack(self._thread.ident), f"; {who} blocks the event loop, where only `await` may wait"
+        return thread_stack(self._thread.ident), f"; {who} {BLOCKS}"
 
     def blocker(self) -> OpenAttempt | None:
         """Return the attempt that has the loop, or None when it is a task that one has left."""
@@ -101,17 +100,13 @@ class Lane:
         return next((one for one, task in self._running.copy().items() if task is running), None)
 
     def close(self) -> None:
-        """Cancel what is in flight, leave the target, end the thread; leave a blocked one behind."""
+        """Cancel what is in flight and leave the target; what a blocked loop holds stays as it is."""
         self._given.clear()  # what has not begun does not begin any more
         if self._running and self.answers():
             with suppress(TimeoutError):  # it blocks as it tidies up
                 self._thread.run(self._cancel(), 2 * CLOSING_SECONDS)
-        if self.answers():
-            try:
-                self._leave()
-            except TimeoutError:
-                warnings.warn("leaving the target took too long, and was given up", RuntimeWarning, stacklevel=2)
-        self._thread.close()
+        self.answers()  # leaving asks no blocked loop
+        self._target.__exit__(None, None, None)
 
     async def _cancel(self) -> None:
         running = list(self._running.values())
@@ -119,3 +114,66 @@ class Lane:
             task.cancel()
         if running:
             await asyncio.wait(running, timeout=CLOSING_SECONDS)
+
+
+class Lanes:
+    """The lane on which attempts start, and those left behind because an agent blocks their loop.
+
+    Args:
+        task: what each attempt does.
+        ended: takes each attempt when it has ended.
+        target: the task's target, if it is entered already.
+
+    Raises:
+        TargetError: the target cannot be loaded or entered, or is not async.
+    """
+
+    def __init__(self, task: Task, ended: Ended, target: OpenTarget | None = None) -> None:
+        self._task = task
+        self._ended = ended
+        self._lane = self._open() if target is None else Lane(target, ended)
+        self._all = [self._lane]
+
+    def _open(self) -> Lane:
+        target = self._task.open_target()
+        target.__enter__()
+        if not target.is_async:
+            target.__exit__(None, None, None)
+            raise TargetError("the asyncio executor runs async agents, and this one is sync: use threads")
+        return Lane(target, self._ended)
+
+    def start(self, attempts: Sequence[OpenAttempt], in_flight: int) -> None:
+        """Start attempts."""
+        self._lane.start(attempts)
+
+    def abandon(self, opened: OpenAttempt) -> tuple[str | None, str]:
+        """Go on without an attempt that does not end; return where it is, and what is to be said of it."""
+        lane: Lane = opened.worker
+        if lane.answers():
+            return lane.where(opened), "; it goes on in spite of its cancellation"
+        self._replace(lane)
+        return lane.blocked_by(opened)
+
+    def revive(self) -> None:
+        """See to attempts that were handed over long ago and have not begun."""
+        if not self._lane.answers():  # blocked by what is no attempt, as a task that one has left
+            self._replace(self._lane)
+
+    def _replace(self, lane: Lane) -> None:
+        if lane is self._lane:
+            self._lane = self._open()
+            self._all.append(self._lane)
+            self._lane.start(lane.not_begun())
+
+    @contextmanager
+    def closed_after(self) -> Iterator[Lanes]:
+        """Close all lanes at the end."""
+        try:
+            yield self
+        finally:
+            self.close()
+
+    def close(self) -> None:
+        """Cancel what is in flight, and leave the target."""
+        for lane in self._all:
+            lane.close()
