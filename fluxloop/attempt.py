@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import os
-import time
 import traceback
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from fluxloop.clock import milliseconds, timestamp
+from fluxloop.clock import milliseconds, perf_counter_ns, time_ns, timestamp
 from fluxloop.failures import (
     OTHER_LOOP,
     infrastructure,
@@ -21,6 +20,7 @@ from fluxloop.failures import (
     wants_retry,
 )
 from fluxloop.records import Attempt, Case, ErrorKind, PlannedRun, RunError, Status
+from fluxloop.system import System
 from fluxloop.tracing.capture import Unfinished, capture, message, type_name
 from fluxloop.tracing.context import Run, current
 from fluxloop.tracing.redaction import Redaction
@@ -86,9 +86,9 @@ class OpenAttempt:
         return run
 
     def _open(self) -> Run:
-        self._process = os.getpid()
-        wall = time.time_ns()
-        start = time.perf_counter_ns()
+        self._process = System.process
+        wall = time_ns()
+        start = perf_counter_ns()
         self.run = run = Run(self.planned, self.number, wall - start, self._redaction)
         run.uncaptured = not self._keeps_output
         # At the start, because an agent may change what it is given.
@@ -105,13 +105,13 @@ class OpenAttempt:
 
     def seconds(self) -> float:
         """Return for how long it has been under way."""
-        return 0.0 if self._start is None else (time.perf_counter_ns() - self._start) / 1e9
+        return 0.0 if self._start is None else (perf_counter_ns() - self._start) / 1e9
 
     def end(self) -> None:
         """Stop the clock."""
-        self._end = time.perf_counter_ns()
-        if os.getpid() != self._process:
-            os._exit(0)
+        self._end = perf_counter_ns()
+        if System.process is not self._process:
+            System.exit(0)
 
     def plain(self, answer: object, unfinished: Unfinished) -> Any:
         """Return the answer as plain data, and stop the clock; what follows is fluxloop's time, not the agent's.
@@ -132,10 +132,10 @@ class OpenAttempt:
         if self._start is None:
             self._open()
         if self._end is None:
-            self._end = time.perf_counter_ns()
-        if os.getpid() != self._process:
+            self._end = perf_counter_ns()
+        if System.process is not self._process:
             # A process the agent has forked ends here: it must not go on with the parent's experiment.
-            os._exit(error.code if isinstance(error, SystemExit) and isinstance(error.code, int) else 1)
+            System.exit(error.code if isinstance(error, SystemExit) and isinstance(error.code, int) else 1)
         is_misplaced = is_of_another_loop(error)
         transient = None if is_misplaced else infrastructure(error)
         kind: ErrorKind = "agent" if transient is None and not is_misplaced else "infrastructure"
@@ -161,9 +161,9 @@ class OpenAttempt:
             started_ago: for how many seconds it was under way, where its clock ran elsewhere.
         """
         self._open_late(started_ago)
-        self._end = time.perf_counter_ns()
-        if os.getpid() != self._process:
-            os._exit(1)
+        self._end = perf_counter_ns()
+        if System.process is not self._process:
+            System.exit(1)
         told = f"no answer within {limit:g} s (runner.timeout_seconds){remark}"
         stack = None if where is None else self._known_by_now().text(where)
         attempt = self._attempt("timeout", None, RunError("timeout", "TimeoutError", told, stack))
@@ -179,7 +179,7 @@ class OpenAttempt:
             kind: `infrastructure` when it was not the worker's own death, but its machine's.
         """
         self._open_late(started_ago)
-        self._end = time.perf_counter_ns()
+        self._end = perf_counter_ns()
         return self._attempt("crashed", None, RunError(kind, "WorkerDied", told))
 
     def _open_late(self, started_ago: float | None) -> None:

@@ -5,11 +5,12 @@ from __future__ import annotations
 import asyncio
 import concurrent.futures
 import contextvars
-import os
 import signal
 import threading
 from collections.abc import Callable
 from typing import TypeVar
+
+from fluxloop.system import System
 
 T = TypeVar("T")
 
@@ -57,7 +58,7 @@ def end_soon(code: int) -> None:
 
     def end() -> None:
         threading.Event().wait(ENDING_SECONDS)
-        os._exit(code)
+        System.exit(code)
 
     threading.Thread(target=end, name="fluxloop-end", daemon=True).start()
-    signal.signal(signal.SIGINT, lambda number, frame: os._exit(code))
+    signal.signal(signal.SIGINT, lambda number, frame: System.exit(code))

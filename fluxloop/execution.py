@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import shutil
 import signal
-import time
 from collections.abc import Callable, Generator, Iterable, Sequence
 from contextlib import AbstractContextManager, closing, nullcontext, suppress
 from pathlib import Path
@@ -12,7 +11,7 @@ from typing import Any
 
 from attrs import define, field
 
-from fluxloop.clock import timestamp
+from fluxloop.clock import monotonic, process_time, time_ns, timestamp
 from fluxloop.exceptions import SinkError, UsageError
 from fluxloop.executors.base import Elsewhere, Executor
 from fluxloop.interrupt import Abandoned, Interrupt
@@ -65,7 +64,7 @@ class Execution:
     _told: set[str] = field(factory=set, init=False)
     _earlier: int = field(init=False)
     """How many runs were done before."""
-    _began: tuple[float, float] = field(factory=lambda: (time.monotonic(), time.process_time()), init=False)
+    _began: tuple[float, float] = field(factory=lambda: (monotonic(), process_time()), init=False)
 
     @_earlier.default
     def _count_earlier(self) -> int:
@@ -117,7 +116,7 @@ class Execution:
         )
 
     def _run_all(self) -> tuple[ExperimentStatus, str | None]:
-        schedule = Schedule(self.plan, self.limits, clock=time.monotonic, urgency=lambda: self.interrupt.urgency)
+        schedule = Schedule(self.plan, self.limits, clock=monotonic, urgency=lambda: self.interrupt.urgency)
         watch = Watch(
             schedule,
             self.interrupt,
@@ -182,7 +181,7 @@ class Execution:
 
     def _suggest(self) -> None:
         """Say what running more at a time would save, when the agent mostly waits."""
-        elapsed, busy = time.monotonic() - self._began[0], time.process_time() - self._began[1]
+        elapsed, busy = monotonic() - self._began[0], process_time() - self._began[1]
         left = elapsed / self._done * self._left
         faster = left / min(SUGGESTED, max(1, self._left))
         if busy < elapsed / 2 and left - faster >= 1:
@@ -216,7 +215,7 @@ class Execution:
 
     def _finish(self, status: ExperimentStatus, reason: str | None, *, sinks_hang: bool = False) -> Summary:
         """Say what it came to, once what it says is on the disk."""
-        completed = timestamp(time.time_ns())
+        completed = timestamp(time_ns())
         redact = self.task.redaction.text
         reason = None if reason is None else redact(reason)
         final = self.summary.build(status, completed_at=completed, stop_reason=reason)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import secrets
 import shutil
-import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -19,7 +18,7 @@ from fluxloop.calling.frameworks import conventions
 from fluxloop.calling.replay import ReplayBinding
 from fluxloop.calling.surroundings import importable
 from fluxloop.calling.target import reference_to
-from fluxloop.clock import timestamp
+from fluxloop.clock import adjust, time_ns, timestamp
 from fluxloop.config import ExperimentConfig, LoadedConfig, default_config, load_config, snapshot
 from fluxloop.config.model import Name
 from fluxloop.config.snapshot import redaction_for, to_yaml
@@ -254,14 +253,14 @@ class Experiment:
         plan = self.plan()
         task, _, binding = self._subject.task
         target = self.config.runner.target or reference_to(task.target)
-        builder = self._builder(plan, time.time_ns())
+        builder = self._builder(plan, time_ns())
         with self._subject.surroundings():
             earlier = self._unfinished(plan, builder) if self._is_automatic else self._earlier
             resumed = None
             if earlier is not None:
                 changes = self._accepted(earlier, plan, builder)
                 resumed = preview_going_on(earlier, self.plan(), changes, builder, retry=self._retry_failed)
-        place = self._output / directory_name(self._directory, time.time()) if earlier is None else earlier.path
+        place = self._output / directory_name(self._directory, time_ns() / 1e9) if earlier is None else earlier.path
         return Preview(
             inputs=len(plan.cases),
             iterations=plan.iterations,
@@ -329,6 +328,7 @@ class Experiment:
 
     def _execute(self, interrupt: Interrupt) -> ExperimentResult:
         refuse_in_worker()
+        adjust()
         progress = progress_for(self._progress, redact=self._redaction.text)
         progress.info("Starting experiment...")
         with self._subject.surroundings(), ExitStack() as held:
@@ -344,7 +344,7 @@ class Experiment:
                 progress.info(f"Shard {plan.shard.told(plan.total)}")
             with importable(self._subject.import_places):
                 others = (*configured_sinks(self.config.output.sinks), *self._sinks)
-            started = time.time_ns()
+            started = time_ns()
             builder = self._builder(plan, started)
             earlier = self._unfinished(plan, builder) if self._is_automatic else self._earlier
             if earlier is None:

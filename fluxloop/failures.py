@@ -8,11 +8,11 @@ from __future__ import annotations
 import errno
 import math
 import re
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from typing import Any
 
+from fluxloop.clock import time_ns
 from fluxloop.interrupt import Abandoned
 
 TRANSIENT = "transient"
@@ -189,7 +189,7 @@ def _seconds(text: str) -> float:
 
         date = parsedate_to_datetime(text)
         # In the oldest of its three forms a date names no zone; it is always GMT.
-        return (date if date.tzinfo else date.replace(tzinfo=UTC)).timestamp() - time.time()
+        return (date if date.tzinfo else date.replace(tzinfo=UTC)).timestamp() - time_ns() / 1e9
 
 
 def _header(error: BaseException, name: str) -> str | None:

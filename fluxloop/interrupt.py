@@ -5,11 +5,13 @@ from __future__ import annotations
 import os
 import signal
 import threading
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 from typing import Any, Literal
+
+from fluxloop.clock import monotonic
+from fluxloop.system import System
 
 # SIGHUP: the terminal was closed, or the connection to it was lost.
 _STOPPING = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
@@ -118,13 +120,13 @@ class Interrupt:
             self.announce(" Press Ctrl-C again to stop at once." if number == signal.SIGINT else "")
         elif self.urgency == 1 and self._raised is None:
             self.urgency = 2
-            self._urged = time.monotonic()
-        elif time.monotonic() - self._urged > 2 * HEED_SECONDS:
+            self._urged = monotonic()
+        elif monotonic() - self._urged > 2 * HEED_SECONDS:
             self.last_words(self._held)
-            os._exit(128 + number)
+            System.exit(128 + number)
 
     def _abandon(self) -> None:
-        self._raised = self._urged = time.monotonic()
+        self._raised = self._urged = monotonic()
         raise Abandoned
 
 
@@ -157,3 +159,6 @@ def _after_fork_in_child() -> None:
 
 if hasattr(os, "register_at_fork") and hasattr(signal, "pthread_sigmask"):
     os.register_at_fork(before=_before_fork, after_in_parent=_after_fork_in_parent, after_in_child=_after_fork_in_child)
+
+# ADD from fluxloop.clock import monotonic
+# ADD from fluxloop.system import System

@@ -5,13 +5,14 @@ from __future__ import annotations
 import heapq
 import os
 from collections.abc import Iterator
-from datetime import UTC, datetime
+from datetime import datetime
 from pathlib import Path
 from typing import Literal
 
 import msgspec
 from attrs import frozen
 
+from fluxloop.clock import timestamp
 from fluxloop.exceptions import OutputError
 from fluxloop.store.layout import CONFIG, SUMMARY, TRACE_SUMMARY
 from fluxloop.store.lock import writer_of
@@ -170,10 +171,9 @@ def _looks_so(name: str) -> bool:
 
 def _modified(path: Path) -> str:
     try:
-        seconds = path.stat().st_mtime
+        return timestamp(path.stat().st_mtime_ns)
     except OSError:
-        seconds = 0
-    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+        return timestamp(0)
 
 
 def _listed(found: _Found) -> ListedExperiment:

@@ -8,12 +8,12 @@ import math
 import os
 import sys
 import threading
-import time
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from typing import Any, TextIO
 
+from fluxloop.clock import monotonic
 from fluxloop.records import Trace
 from fluxloop.schedule import Schedule
 from fluxloop.summary import ErrorGroup
@@ -175,7 +175,7 @@ class LogProgress(Progress):
     def start(self, total: int) -> None:
         """Begin to count."""
         self._total = total
-        self._began = self._last = time.monotonic()
+        self._began = self._last = monotonic()
 
     def update(self, trace: Trace, first: ErrorGroup | None) -> None:
         """Count, and write a line when it is time for one."""
@@ -186,14 +186,14 @@ class LogProgress(Progress):
             self._failed += 1
         if first is not None:
             self._announce(first)
-        now = time.monotonic()
+        now = monotonic()
         if now - self._last >= self._pause():
             self._last = now
             self._show(now)
 
     def tick(self, schedule: Schedule) -> None:
         """Write a line when there has been none for long."""
-        now = time.monotonic()
+        now = monotonic()
         if now - self._noted < REDRAW_IDLE_SECONDS / 2:
             return
         self._noted = now
@@ -288,7 +288,7 @@ class BarProgress(LogProgress):
 
     def state(self) -> str:
         """Return what stands right of the bar."""
-        return self._state(time.monotonic())
+        return self._state(monotonic())
 
     def stop(self) -> None:
         """Draw the bar a last time and leave it."""

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import os
 import threading
-import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
 
+from fluxloop.clock import monotonic, sleep
 from fluxloop.pace import Pace, spacing
 
 _lock = threading.Lock()
@@ -124,7 +124,7 @@ class _Queue:
         """
         shares = max((shares, *_shares))
         with _lock:
-            now = time.monotonic()
+            now = monotonic()
             if now < self.pace.next:
                 return self.pace.next - now
             self.before = self.pace.next
@@ -178,7 +178,7 @@ class rate_limit:  # noqa: N801  (used as a word, like `open`)
         with self._turn(first.set) as wait_seconds:
             first.wait()
             while wait := wait_seconds():
-                time.sleep(wait)
+                sleep(wait)
 
     def __exit__(self, *error: object) -> None:
         """Nothing is held: the rate bounds how often calls begin, not how long they take."""

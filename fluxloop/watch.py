@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import threading
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from fluxloop.calling.loop import running
-from fluxloop.clock import timestamp
+from fluxloop.clock import monotonic, time_ns, timestamp
 from fluxloop.interrupt import HEED_SECONDS, Interrupt
 from fluxloop.records import PlannedRun
 from fluxloop.schedule import Schedule
@@ -51,12 +50,12 @@ class Watch:
         self._tell = tell
         self._redact = redact
         self._elsewhere = elsewhere
-        self._heard = self._finished = time.monotonic()
+        self._heard = self._finished = monotonic()
         self._done = threading.Event()
 
     def heard(self, finished: bool) -> None:
         """Note that the loop has its thread, and whether any attempt has ended."""
-        self._heard = time.monotonic()
+        self._heard = monotonic()
         if finished:
             self._finished = self._heard
 
@@ -73,7 +72,7 @@ class Watch:
 
     def _watch(self) -> None:
         while not self._done.wait(TICK_SECONDS):
-            now = time.monotonic()
+            now = monotonic()
             # Once the executor knows, it has a while to tidy up.
             patience = CLOSING_SECONDS if self._schedule.is_known_to_be_over else HEED_SECONDS
             if self._schedule.stopping and self._schedule.is_over and now - self._heard > patience:
@@ -94,7 +93,7 @@ class Watch:
         ]
         told = f"Nothing has finished for {self._stall_seconds:g} s, {len(in_flight)} in flight"
         stacks = [all_stacks(running.copy()), self._elsewhere()]
-        text = "\n".join([f"{timestamp(time.time_ns())} {told}:", *listed, "", *stacks])
+        text = "\n".join([f"{timestamp(time_ns())} {told}:", *listed, "", *stacks])
         # A full disk is told by whoever writes the results.
         with suppress(OSError), self._file.open("a", encoding="utf-8", errors="backslashreplace") as file:
             file.write(self._redact(text))

@@ -502,7 +502,7 @@ def test_an_agent_that_computes_would_gain_nothing(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """More at a time is suggested where the agent waits, not where it has the processor all the time."""
-    monkeypatch.setattr("fluxloop.execution.time.process_time", time.monotonic)  # a real one varies with the machine
+    monkeypatch.setattr("fluxloop.execution.process_time", time.monotonic)  # a real one varies with the machine
     Experiment(target=waiting, inputs=["slow"] * 10 + ["fast"] * 190, progress=True).run()
     assert "--parallel" not in capsys.readouterr().err
 

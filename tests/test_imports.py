@@ -14,13 +14,14 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "__init__": LEAF,  # beyond TYPE_CHECKING it imports what is asked for, when it is asked for
     "records": LEAF,
     "clock": LEAF,
+    "system": LEAF,
     "statistics": LEAF,
-    "background": LEAF,
-    "interrupt": LEAF,
+    "background": ("system",),
+    "interrupt": ("clock", "system"),
     "pace": LEAF,
-    "failures": ("interrupt",),
+    "failures": ("clock", "interrupt"),
     "stacks": LEAF,
-    "rates": ("pace",),
+    "rates": ("clock", "pace"),
     "provenance": ("__init__",),
     "plan": ("records",),
     "schedule": ("records", "pace"),
@@ -29,24 +30,27 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "exceptions": ("tracing",),
     "recording": ("clock", "tracing"),
     "calling": ("records", "plan", "exceptions", "tracing", "recording"),
-    "attempt": ("records", "clock", "failures", "tracing"),
+    "attempt": ("records", "clock", "system", "failures", "tracing"),
     "deadlines": ("stacks", "attempt"),
     "open_target": ("records", "exceptions", "interrupt", "rates", "tracing", "calling", "attempt", "deadlines"),
     "lane": ("records", "exceptions", "stacks", "calling", "attempt", "open_target"),
     "runner": ("records", "exceptions", "failures", "tracing", "calling", "attempt", "open_target", "lane"),
-    "executors": ("records", "exceptions", "schedule", "stacks", "calling", "attempt", "lane", "runner"),
+    "executors": ("records", "clock", "exceptions", "schedule", "stacks", "calling", "attempt", "lane", "runner"),
     "watch": ("records", "clock", "interrupt", "schedule", "stacks", "calling"),
-    "store": ("records", "plan", "exceptions"),
+    "store": ("records", "clock", "system", "plan", "exceptions"),
     "sinks": ("records", "exceptions", "store", "summary", "tracing"),
     "inputs": ("records", "exceptions", "plan", "tracing"),
     "config": ("exceptions", "pace", "plan", "inputs", "store", "tracing"),
     "executors.chosen": ("exceptions", "config", "pace", "plan", "schedule"),
-    "executors.remote.relay": ("__init__", "schedule"),
-    "executors.remote.relayed": ("__init__", "schedule"),
-    "executors.remote.dispatch": ("records", "exceptions", "pace", "schedule", "attempt", "runner"),
-    "executors.remote.granting": ("rates",),
+    "executors.remote.cluster": ("exceptions", "system"),
+    "executors.remote.local": ("clock", "schedule", "system"),
+    "executors.remote.printing": ("system",),
+    "executors.remote.relay": ("__init__", "clock", "schedule", "system"),
+    "executors.remote.relayed": ("__init__", "clock", "schedule"),
+    "executors.remote.dispatch": ("records", "clock", "exceptions", "pace", "schedule", "attempt", "runner"),
+    "executors.remote.granting": ("clock", "rates"),
     "executors.remote.messages": ("records", "store", "tracing"),
-    "executors.remote.process": ("exceptions", "interrupt", "stacks", "tracing"),
+    "executors.remote.process": ("exceptions", "interrupt", "stacks", "system", "tracing"),
     "executors.remote.sending": ("exceptions", "tracing", "runner"),
     "executors.remote.executor": ("records", "exceptions", "schedule", "open_target", "runner"),
     "executors.remote.worker": (
@@ -54,7 +58,7 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
         "runner",
     ),
     "sinks.configured": ("exceptions", "calling", "config", "tracing"),
-    "progress": ("records", "schedule", "summary"),
+    "progress": ("records", "clock", "schedule", "summary"),
     "execution": (
         *("records", "clock", "exceptions", "interrupt", "plan", "schedule", "runner", "executors", "watch"),
         *("store", "sinks", "summary", "progress", "tracing"),
@@ -64,7 +68,7 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
         *("records", "exceptions", "config", "plan", "progress", "provenance", "store", "summary"),
         "tracing",
     ),
-    "listing": ("exceptions", "config", "store", "summary"),
+    "listing": ("clock", "exceptions", "config", "store", "summary"),
     "reports.experiments": ("listing", "progress"),
     "reports.folder": ("exceptions",),
     "reports.page": ("records", "progress"),
@@ -76,7 +80,7 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
         *("exceptions", "calling", "config", "executors", "inputs", "progress", "recording", "resuming"),
         *("runner", "tracing"),
     ),
-    "generating": ("exceptions", "failures", "inputs", "config", "store", "tracing"),
+    "generating": ("clock", "exceptions", "failures", "inputs", "config", "store", "tracing"),
     "scaffold": ("__init__", "exceptions", "inputs", "config", "generating"),
     "testing": ("records", "schedule", "runner", "tracing"),
 }  # `experiment` joins: it may import everything
@@ -159,3 +163,27 @@ def test_every_row_is_of_a_module() -> None:
     for name, allowed in MAY_IMPORT.items():
         assert set(allowed) <= seen, name
         seen.add(name)
+
+
+CLOCKS = {
+    *("time", "time_ns", "monotonic", "monotonic_ns", "perf_counter", "perf_counter_ns", "process_time", "sleep"),
+    *("clock_gettime", "clock_gettime_ns", "gmtime", "localtime", "strftime"),
+}
+CALLS = {"_exit", "fork", "getpid", "getppid"}
+BOUND = {"time": CLOCKS, "datetime": {"now", "utcnow", "today", "fromtimestamp"}, "date": {"today"}, "os": CALLS}
+"""What agents' test doubles replace, by where it is found."""
+ALONE = ("executors/remote/guard", "executors/remote/reaper")
+"""Run by themselves, without the rest of fluxloop."""
+
+
+def test_clocks_and_processes_are_asked_in_one_place() -> None:
+    """Only `clock` and `system` call what an agent's test doubles replace, by references of their own."""
+    found = [
+        f"{name}:{node.lineno}: {ast.unparse(node)}"
+        for path, name in zip(MODULES, NAMES, strict=True)
+        if name not in ("clock", "system", *ALONE)
+        for node in ast.walk(ast.parse(path.read_text()))
+        if (isinstance(node, ast.Attribute) and node.attr in BOUND.get(ast.unparse(node.value).split(".")[-1], ()))
+        or (isinstance(node, ast.ImportFrom) and {a.name for a in node.names} & BOUND.get(str(node.module), set()))
+    ]
+    assert found == []

@@ -189,7 +189,7 @@ def test_a_log_file_gets_plain_lines(folder: Path) -> None:
 def test_log_lines_come_every_few_seconds_at_most(monkeypatch: pytest.MonkeyPatch) -> None:
     """Of a thousand runs in ten seconds three lines tell, with counts, failures and what is left."""
     now = 0.0
-    monkeypatch.setattr("fluxloop.progress.time.monotonic", lambda: now)
+    monkeypatch.setattr("fluxloop.progress.monotonic", lambda: now)
     stream = io.StringIO()
     progress = LogProgress(stream)
     progress.start(2000)
@@ -266,7 +266,7 @@ def test_the_time_of_those_in_flight_may_be_any() -> None:
 def test_a_log_says_that_time_passes(monkeypatch: pytest.MonkeyPatch) -> None:
     """When nothing finishes a line tells so every half minute, and not at every look."""
     now = 0.0
-    monkeypatch.setattr("fluxloop.progress.time.monotonic", lambda: now)
+    monkeypatch.setattr("fluxloop.progress.monotonic", lambda: now)
     schedule = Schedule(Plan(cases=[Case(0, "a", 1)], iterations=1, seed=0), urgency=lambda: 1)
     stream = io.StringIO()
     progress = LogProgress(stream)

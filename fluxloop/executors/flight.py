@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
@@ -10,6 +9,7 @@ from queue import Empty, SimpleQueue
 from typing import Protocol
 
 from fluxloop.attempt import OpenAttempt
+from fluxloop.clock import monotonic
 from fluxloop.records import Attempt
 from fluxloop.runner import Task
 from fluxloop.schedule import HEARTBEAT, Schedule
@@ -60,7 +60,7 @@ class Flight:
         self._ended = ended
         self._flying: dict[str, OpenAttempt] = {}
         self._limit = task.timeout_seconds
-        self._looked = self._revived = time.monotonic()
+        self._looked = self._revived = monotonic()
         self._failure: BaseException | None = None
 
     def batches(self) -> Iterator[list[Attempt]]:
@@ -116,7 +116,7 @@ class Flight:
             batch.append(attempt)
 
     def _give_up_overdue(self, limit: float, batch: list[Attempt]) -> None:
-        now = time.monotonic()
+        now = monotonic()
         if now - self._looked < HEARTBEAT / 2:
             return
         self._looked = now

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator, Sequence
 
+from fluxloop.clock import sleep
 from fluxloop.records import Attempt
 from fluxloop.runner import Task
 from fluxloop.schedule import Schedule
@@ -37,5 +37,5 @@ class InlineExecutor:
                 elif schedule.finished:
                     return
                 else:
-                    time.sleep(schedule.wait_seconds())
+                    sleep(schedule.wait_seconds())
                     yield ()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -12,6 +11,7 @@ from queue import Empty, SimpleQueue
 
 from fluxloop.attempt import OpenAttempt
 from fluxloop.calling.loop import BLOCKS, running
+from fluxloop.clock import monotonic
 from fluxloop.executors.flight import Ended, Flight, at_least_one
 from fluxloop.lane import Lanes
 from fluxloop.records import Attempt
@@ -151,6 +151,6 @@ class _Threads:
                 while True:  # what has not begun does not begin any more
                     self._work.get_nowait()
             self._work.put(None)
-            latest = time.monotonic() + CLOSING_SECONDS
+            latest = monotonic() + CLOSING_SECONDS
             for worker in self._workers - self._busy:
-                worker.join(max(0.0, latest - time.monotonic()))
+                worker.join(max(0.0, latest - monotonic()))

@@ -5,13 +5,13 @@ from __future__ import annotations
 import queue
 import random
 import threading
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import count
 from typing import Any
 
 from attrs import evolve, frozen
 
+from fluxloop.clock import monotonic
 from fluxloop.config.load import expand
 from fluxloop.exceptions import ConfigError, FluxloopError, GenerationError, MissingPackageError, Problem, UsageError
 from fluxloop.failures import infrastructure, is_overload, may_pass, retry_after
@@ -319,10 +319,10 @@ class _Asking:
             self._over.wait(seconds)
             return
         with self._lock:
-            self._held_until = max(self._held_until, time.monotonic() + seconds)
+            self._held_until = max(self._held_until, monotonic() + seconds)
 
     def _wait(self) -> None:
-        while not self._over.is_set() and (left := self._held_until - time.monotonic()) > 0:
+        while not self._over.is_set() and (left := self._held_until - monotonic()) > 0:
             self._over.wait(left)
 
 

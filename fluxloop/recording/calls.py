@@ -9,13 +9,12 @@ import functools
 import inspect
 import os
 import sys
-import time
 from collections.abc import Callable, Mapping
 from itertools import count
 from pathlib import Path
 from typing import Any, Protocol, TypeVar, overload
 
-from fluxloop.clock import timestamp
+from fluxloop.clock import time_ns, timestamp
 from fluxloop.recording.file import append, choose, current_file, failed
 from fluxloop.recording.markers import VERSION, escaped, marker
 from fluxloop.tracing.capture import Walk, capture, message, type_name
@@ -94,7 +93,7 @@ def _record(path: str, target: str, args: Any, kwargs: dict[str, Any], names: tu
             "iteration": iteration,
             "args": plain[0],
             "kwargs": plain[1],
-            "timestamp": timestamp(time.time_ns()),
+            "timestamp": timestamp(time_ns()),
         }
         append(path, (_encoder()(record) + "\n").encode())
     except Exception as error:

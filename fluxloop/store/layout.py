@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import re
-import time
 from pathlib import Path
 
+from fluxloop.clock import formatted
 from fluxloop.exceptions import OutputError
 from fluxloop.store.lines import sync_directory
 
@@ -40,7 +40,7 @@ def name_problem(name: str) -> str | None:
 
 def directory_name(name: str, seconds: float) -> str:
     """Return `<name>_<YYYYMMDD_HHMMSS>`, in UTC."""
-    return f"{name}_{time.strftime('%Y%m%d_%H%M%S', time.gmtime(seconds))}"
+    return f"{name}_{formatted(seconds, '%Y%m%d_%H%M%S')}"
 
 
 def claim_directory(parent: Path, name: str, seconds: float) -> Path:

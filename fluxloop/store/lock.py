@@ -5,14 +5,15 @@ from __future__ import annotations
 import errno
 import os
 import socket
-import time
 import weakref
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 
+from fluxloop.clock import sleep
 from fluxloop.exceptions import OutputError
 from fluxloop.store.layout import LOCK
+from fluxloop.system import System
 
 try:
     import fcntl
@@ -60,7 +61,7 @@ class DirectoryLock:
             for _ in range(_TRIES):
                 if self._take():
                     break
-                time.sleep(_PAUSE)
+                sleep(_PAUSE)
             else:
                 told = f"another process writes to it ({_who(self._path)}); wait for its end, or stop it"
                 raise LockedError(self._path, told)
@@ -93,7 +94,7 @@ class DirectoryLock:
             return False
         try:
             os.ftruncate(handle, 0)
-            os.write(handle, f"pid {os.getpid()} on {socket.gethostname()}\n".encode())
+            os.write(handle, f"pid {System.getpid()} on {socket.gethostname()}\n".encode())
         except OSError:
             os.close(handle)
             raise

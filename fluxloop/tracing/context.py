@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import os
 import random
-import time
 import uuid
 from collections.abc import Callable
 from contextlib import suppress
 from contextvars import ContextVar, Token, copy_context
 from typing import Any, ParamSpec, TypeVar
 
-from fluxloop.clock import milliseconds, timestamp
+from fluxloop.clock import milliseconds, perf_counter_ns, timestamp
 from fluxloop.records import Observation, ObservationType, PlannedRun
 from fluxloop.tracing.capture import fresh
 from fluxloop.tracing.redaction import Redaction
@@ -118,7 +117,7 @@ class Run:
         self, type: ObservationType, name: str, parent_id: str | None, input: Any, model: str | None, metadata: Any
     ) -> tuple[Observation, int]:
         """Start an observation; return it with its start on the performance counter."""
-        start = time.perf_counter_ns()
+        start = perf_counter_ns()
         observation = Observation(
             f"{_ids.getrandbits(64):016x}",
             self._planned.trace_id,
@@ -144,7 +143,7 @@ class Run:
         if self.closed:
             return False
         if end is None:
-            end = time.perf_counter_ns()
+            end = perf_counter_ns()
         observation.end_time = timestamp(end + self.offset)
         observation.duration_ms = milliseconds(end - start)
         return True

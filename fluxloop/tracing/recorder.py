@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import functools
 import inspect
-import time
 from collections.abc import Callable
 from typing import Any
 
 from attrs import frozen
 
+from fluxloop.clock import perf_counter_ns
 from fluxloop.records import Observation, ObservationType, ObservedError
 from fluxloop.tracing.capture import as_text, capture, masked_whole, message, type_name
 from fluxloop.tracing.context import Scope
@@ -100,7 +100,7 @@ class Recorder:
         return captured
 
     def succeed(self, scope: Scope, observation: Observation, start: int, output: Any) -> None:
-        end = time.perf_counter_ns()
+        end = perf_counter_ns()
         generated = self.type == "generation"
         # Captured first: in another thread the run may be over before a large value is.
         plain = capture(output, scope[0].redaction) if generated or self.capture_output else None

@@ -18,6 +18,7 @@ from attrs import define, frozen
 
 from fluxloop.exceptions import ConfigError, Problem
 from fluxloop.executors.remote import reaper
+from fluxloop.system import System
 
 CONNECT_SECONDS = 5.0
 """How long a cluster may take to answer."""
@@ -131,10 +132,10 @@ def _opened(address: str, processors: float, project: Path | None) -> _Connectio
     with ExitStack() as stack:
         ray = stack.enter_context(_quiet())
         stack.callback(_shut_down, ray)  # also what is half open
-        before = reaper.children(os.getpid()) if project is None else set()
+        before = reaper.children(System.getpid()) if project is None else set()
         _connect(ray, address, options)
         if project is None:
-            stack.enter_context(_reaped(reaper.children(os.getpid()) - before))
+            stack.enter_context(_reaped(reaper.children(System.getpid()) - before))
         cluster = Cluster(ray=ray, is_local=project is None, is_shipped=project is not None)
         return _Connection(address, project, cluster, stack.pop_all())
 
@@ -224,7 +225,7 @@ def _reaped(started: Collection[reaper.One]) -> Iterator[None]:
         yield
         return
     roots = [f"{pid}:{since}" for pid, since in started]
-    command = [sys.executable, "-I", "-S", str(reaper.__file__), str(os.getpid()), *roots]
+    command = [sys.executable, "-I", "-S", str(reaper.__file__), str(System.getpid()), *roots]
     process = subprocess.Popen(command, stdin=subprocess.PIPE, process_group=0)
     assert process.stdin is not None
     try:

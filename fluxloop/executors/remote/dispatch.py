@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-import time
 import warnings
 from collections import deque
 from collections.abc import Iterator, Sequence
@@ -12,6 +11,7 @@ from attrs import define, field
 from msgspec import DecodeError
 
 from fluxloop.attempt import OpenAttempt
+from fluxloop.clock import monotonic
 from fluxloop.executors.remote import messages
 from fluxloop.executors.remote.granting import Grants
 from fluxloop.executors.remote.inquiring import Inquiry
@@ -70,7 +70,7 @@ class Dispatch:
     _last_ticket: int = field(init=False, default=0)
     _took: deque[float] = field(init=False, factory=lambda: deque(maxlen=REMEMBERED))
     """How many milliseconds the last attempts took."""
-    _looked: float = field(init=False, factory=time.monotonic)
+    _looked: float = field(init=False, factory=monotonic)
     _inquiry: Inquiry = field(init=False, factory=Inquiry)
     _grants: Grants = field(init=False, factory=Grants)
     _pace: Pace = field(init=False)
@@ -150,13 +150,13 @@ class Dispatch:
 
     def _assign(self) -> None:
         """Give what waits to those that have room, the emptiest first."""
-        size, now = self._size, time.monotonic()
+        size, now = self._size, monotonic()
         able = [
             one for one in self._staff.members.values() if one.is_able(now, self.together) and len(one.orders) < size
         ]
         able.sort(key=lambda one: len(one.orders))
         for place, member in enumerate(able):
-            if self._held_for(time.monotonic()):
+            if self._held_for(monotonic()):
                 return
             if self._waiting and not member.is_solitary:
                 share = min(size - len(member.orders), -(-len(self._waiting) // (len(able) - place)))
@@ -174,7 +174,7 @@ class Dispatch:
         return max(self._pace.next - now, self.schedule.paused_for, 0.0)
 
     def _send(self, member: Member, orders: Sequence[Order]) -> None:
-        now = self._pace.reserve(time.monotonic())
+        now = self._pace.reserve(monotonic())
         member.orders.update((order.ticket, now) for order in orders)
         member.link.send(messages.ORDERS, messages.encode_orders(orders))
 
@@ -182,7 +182,7 @@ class Dispatch:
         full = len(self._orders) >= self._room
         batch, self._unsent = self._unsent, []
         wait = 0.0 if batch else HEARTBEAT if full else self.schedule.wait_seconds()
-        now = time.monotonic()  # before, so that nobody is silent who has spoken while this was at others
+        now = monotonic()  # before, so that nobody is silent who has spoken while this was at others
         if self._waiting and (held := self._held_for(now)):
             wait = min(wait, held)
         for link, kind, data in self.transport.receive(min(wait, self._grants.due_in)):
@@ -284,7 +284,7 @@ class Dispatch:
                 batch.append(opened.crashed(told_of_run, seconds))
         else:  # nobody is to blame, and what it ran is lost with it
             running = list(member.orders)[: self.together]
-            seconds = member.silent_for(time.monotonic())
+            seconds = member.silent_for(monotonic())
             for ticket in running:
                 del member.orders[ticket]
                 batch.append(self._opened(ticket).crashed(told_of_run, seconds, "infrastructure"))
@@ -302,7 +302,7 @@ class Dispatch:
         ticket = next(iter(member.orders), None)
         if ticket is None:
             return None
-        seconds = member.silent_for(time.monotonic())
+        seconds = member.silent_for(monotonic())
         del member.orders[ticket]
         self._wait_again(member, are_suspects=False)
         return self._opened(ticket), seconds

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import math
-import time
 from collections import OrderedDict
 from collections.abc import Container
 from typing import Any
 
+from fluxloop.clock import monotonic
 from fluxloop.executors.remote import messages
 from fluxloop.executors.remote.messages import RateAnswer
 from fluxloop.rates import give_back, last_taken, moment
@@ -52,7 +52,7 @@ class Grants:
     @property
     def due_in(self) -> float:
         """Seconds until somebody is to be answered."""
-        return max(0.0, self._due - time.monotonic()) if self._waiting else math.inf
+        return max(0.0, self._due - monotonic()) if self._waiting else math.inf
 
     def answer(self, present: Container[Any]) -> None:
         """Answer whoever can be answered now.
@@ -67,7 +67,7 @@ class Grants:
             while waiting:
                 call, shares = next(iter(waiting.items()))
                 if call[0] in present and (wait := self._wait_seconds(rate, call, shares)):
-                    self._due = min(self._due, time.monotonic() + wait)
+                    self._due = min(self._due, monotonic() + wait)
                     break
                 del waiting[call]
             else:

@@ -10,16 +10,17 @@ import signal
 import socket
 import subprocess
 import sys
-import time
 from collections.abc import Sequence
 from contextlib import suppress
 from typing import Any
 
+from fluxloop.clock import monotonic, sleep
 from fluxloop.executors.remote import guard, messages
 from fluxloop.executors.remote.channel import GarbledError, Incoming, framed
 from fluxloop.executors.remote.process import DEAF_AND_DUMB, Preparation
 from fluxloop.executors.remote.transport import Message
 from fluxloop.schedule import HEARTBEAT
+from fluxloop.system import System
 
 CLOSING_SECONDS = 4.0
 """How long the end waits for workers to leave the target and to end; less than the watch does for it."""
@@ -46,7 +47,7 @@ class LocalWorkers:
         self._selector = selectors.DefaultSelector()
         self._links: set[LocalLink] = set()
         self._guard: _Guard | None = None
-        self._looked = time.monotonic()
+        self._looked = monotonic()
         self._bell, self._ear = socket.socketpair()
         for end in (self._bell, self._ear):
             end.setblocking(False)
@@ -73,7 +74,7 @@ class LocalWorkers:
         path = self._preparation.import_path
         flags = subprocess._args_from_interpreter_flags()  # type: ignore[attr-defined]
         return subprocess.Popen(
-            [sys.executable, *flags, "-c", _COMMAND, str(descriptor), str(os.getpid()), json.dumps(path)],
+            [sys.executable, *flags, "-c", _COMMAND, str(descriptor), str(System.getpid()), json.dumps(path)],
             stdin=subprocess.DEVNULL,
             stdout=_shown_in(sys.stdout),
             stderr=_shown_in(sys.stderr),
@@ -99,7 +100,7 @@ class LocalWorkers:
                 link.flush()
             if events & selectors.EVENT_READ:
                 found += link.read()
-        now = time.monotonic()
+        now = monotonic()
         if now - self._looked >= HEARTBEAT:
             self._looked = now
             for link in list(self._links):
@@ -116,8 +117,8 @@ class LocalWorkers:
                     link.send(messages.END, b"")
                 else:
                     link.kill()
-            latest = time.monotonic() + CLOSING_SECONDS
-            while any(link.is_open for link in self._links) and time.monotonic() < latest:
+            latest = monotonic() + CLOSING_SECONDS
+            while any(link.is_open for link in self._links) and monotonic() < latest:
                 found += self.receive(HEARTBEAT)
         finally:  # also when the end is abandoned
             found += self._ended()
@@ -141,7 +142,7 @@ class _Guard:
 
     def __init__(self) -> None:
         self._process = subprocess.Popen(
-            [sys.executable, "-I", "-S", guard.__file__, str(os.getpid())],
+            [sys.executable, "-I", "-S", guard.__file__, str(System.getpid())],
             stdin=subprocess.PIPE,
             stdout=subprocess.DEVNULL,  # who reads what this one prints does not wait for the guard
             stderr=subprocess.DEVNULL,
@@ -180,7 +181,7 @@ class LocalLink:
         selector: selectors.BaseSelector,
         guard: _Guard,
     ) -> None:
-        self.heard = time.monotonic()
+        self.heard = monotonic()
         self.is_open = True
         self._process = process
         self._channel = channel
@@ -220,7 +221,7 @@ class LocalLink:
                 if not is_alive:
                     ended = True
                     break
-                self.heard = time.monotonic()
+                self.heard = monotonic()
         except BlockingIOError:
             pass
         except GarbledError:
@@ -252,9 +253,9 @@ class LocalLink:
         self.is_open = False
         self._selector.unregister(self._channel)
         self._channel.close()
-        latest = time.monotonic() + (0.0 if at_once else ENDING_SECONDS)
-        while not (by_itself := self._has_exited()) and time.monotonic() < latest:
-            time.sleep(0.001)
+        latest = monotonic() + (0.0 if at_once else ENDING_SECONDS)
+        while not (by_itself := self._has_exited()) and monotonic() < latest:
+            sleep(0.001)
         with suppress(ProcessLookupError, PermissionError):
             os.killpg(self._process.pid, signal.SIGKILL)
         self._guard.discard(self._process.pid)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import os
 import sys
 import threading
 from collections import deque
@@ -13,6 +12,7 @@ from typing import Any
 
 from fluxloop.executors.remote import messages
 from fluxloop.executors.remote.messages import Send
+from fluxloop.system import System
 
 MAX_PENDING = 8_192
 """Characters of a line that are kept until it is whole."""
@@ -38,7 +38,7 @@ class _There(io.TextIOBase):
         self._send = send
         self._name = name
         self._stream = stream
-        self._process = os.getpid()
+        self._process = System.process
         self._pending: deque[str] = deque()
         self._length = 0
         self._lock = threading.RLock()  # a signal handler or a finalizer of the agent may print meanwhile
@@ -58,7 +58,7 @@ class _There(io.TextIOBase):
             while True:  # one by one: what prints meanwhile in this thread takes and leaves whole pieces
                 taken.append(self._pending.popleft())
         text = "".join(taken)
-        if text and os.getpid() != self._process:  # one that the agent has forked has no way there
+        if text and System.process is not self._process:  # one that the agent has forked has no way there
             self._stream.write(text)
             self._stream.flush()
         elif text:

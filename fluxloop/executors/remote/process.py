@@ -24,6 +24,7 @@ from fluxloop.executors.remote.sending import Received, Script, loading
 from fluxloop.executors.remote.worker import LOOK_SECONDS, Worker
 from fluxloop.interrupt import Interrupt
 from fluxloop.stacks import all_stacks
+from fluxloop.system import System
 from fluxloop.tracing.capture import message, type_name
 
 DEAF_AND_DUMB = 97
@@ -56,7 +57,7 @@ def serve(descriptor: int, parent: int) -> None:
         parent: the id of that process.
     """
     os.set_inheritable(descriptor, False)  # what an agent starts must not hold it open
-    if os.getppid() != parent:  # it has ended already
+    if System.getppid() != parent:  # it has ended already
         _end()
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, TextIOWrapper):
@@ -115,7 +116,7 @@ class _Carrier:
                 except ConnectionError:
                     _end()
                 except OSError:
-                    os._exit(DEAF_AND_DUMB)
+                    System.exit(DEAF_AND_DUMB)
                 finally:
                     self._is_sending = False
 
@@ -123,7 +124,7 @@ class _Carrier:
         try:
             self._carry_on()
         finally:
-            os._exit(DEAF_AND_DUMB)
+            System.exit(DEAF_AND_DUMB)
 
     def _carry_on(self) -> None:
         poll = select.poll()
@@ -155,6 +156,6 @@ class _Deaf(Interrupt):
 
 def _end() -> NoReturn:
     """End this process, with all that the agent has started in its group."""
-    if os.getpgrp() == os.getpid():
+    if os.getpgrp() == System.getpid():
         os.killpg(0, signal.SIGKILL)
-    os._exit(1)
+    System.exit(1)

@@ -12,7 +12,6 @@ from __future__ import annotations
 import os
 import struct
 import sys
-import time
 from collections import deque
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
@@ -21,12 +20,14 @@ from pathlib import Path
 import attrs
 
 from fluxloop import __version__
+from fluxloop.clock import monotonic, sleep
 from fluxloop.executors.remote import messages
 from fluxloop.executors.remote.local import LocalLink, LocalWorkers
 from fluxloop.executors.remote.process import Preparation
 from fluxloop.executors.remote.sending import Script
 from fluxloop.executors.remote.transport import Link
 from fluxloop.schedule import HEARTBEAT
+from fluxloop.system import System
 
 GATHER_SECONDS = 0.005
 """How long results are gathered while a worker goes on: each word to the driver costs Ray a tenth of a millisecond."""
@@ -82,7 +83,7 @@ class Relay:
     def settle(self) -> None:
         """Return once what the executor said before has been done, in a thread beside `hear`."""
         while self._told:
-            time.sleep(0.001)
+            sleep(0.001)
 
     def hear(self, chunks: int) -> Iterator[bytes]:
         """Yield that it is there, then what workers say and what becomes of them, up to so many times.
@@ -91,15 +92,15 @@ class Relay:
         """
         yield chunk([])
         for _ in range(chunks):
-            latest = time.monotonic() + BEAT_SECONDS
-            while not (said := self._said()) and time.monotonic() < latest:
+            latest = monotonic() + BEAT_SECONDS
+            while not (said := self._said()) and monotonic() < latest:
                 pass
             yield chunk(said)
 
     def _said(self) -> list[Said]:
         said = self._obey()
-        latest = time.monotonic() + HEARTBEAT
-        while (wait := latest - time.monotonic()) > 0 and not self._told:
+        latest = monotonic() + HEARTBEAT
+        while (wait := latest - monotonic()) > 0 and not self._told:
             came = [
                 (self._numbers[link], kind, data)
                 for link, kind, data in self._workers.receive(wait)
@@ -112,7 +113,7 @@ class Relay:
             if any(kind != messages.RESULTS for _, kind, _ in came):
                 break  # one has nothing left to do, or wants an answer
             if came:
-                latest = min(latest, time.monotonic() + GATHER_SECONDS)
+                latest = min(latest, monotonic() + GATHER_SECONDS)
         return said
 
     def _obey(self) -> list[Said]:
@@ -153,7 +154,7 @@ class Relay:
 def _unset_threads() -> None:
     """Let workers have as many threads as anywhere: Ray sets a number for what runs in its actors themselves."""
     with suppress(OSError):  # where the system does not show it
-        if b"OMP_NUM_THREADS=" not in Path(f"/proc/{os.getppid()}/environ").read_bytes():
+        if b"OMP_NUM_THREADS=" not in Path(f"/proc/{System.getppid()}/environ").read_bytes():
             os.environ.pop("OMP_NUM_THREADS", None)
 
 

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import gc
-import time
 import warnings
 from collections.abc import Iterable, Sequence
 from typing import Any
 
 from fluxloop import __version__
+from fluxloop.clock import monotonic, sleep
 from fluxloop.executors.remote import messages
 from fluxloop.executors.remote.cluster import Cluster
 from fluxloop.executors.remote.local import CLOSING_SECONDS, TOOK_TOO_LONG
@@ -43,7 +43,7 @@ class RayWorkers:
         self._cluster = cluster
         self._num_cpus = num_cpus
         self._places = places
-        self._since = time.monotonic()
+        self._since = monotonic()
         """When it began that no worker has a place."""
         self._is_told = False
         groups = {"hear": 1, "tell": 1}
@@ -63,7 +63,7 @@ class RayWorkers:
 
     def receive(self, seconds: float) -> list[Message]:
         if not self._relays:
-            time.sleep(seconds)
+            sleep(seconds)
             return []
         self._look_for_room()
         ray, said = self._ray, list(self._relays)
@@ -75,10 +75,10 @@ class RayWorkers:
         return found
 
     def _look_for_room(self) -> None:
-        if self._is_told or time.monotonic() - self._since < ROOM_SECONDS:
+        if self._is_told or monotonic() - self._since < ROOM_SECONDS:
             return
         if any(relay.is_placed for relay in self._relays.values()):
-            self._since = time.monotonic()
+            self._since = monotonic()
             return
         self._is_told = True
         workers = "one takes" if self._places == 1 else f"{self._places} together take"
@@ -115,8 +115,8 @@ class RayWorkers:
                     link.send(messages.END, b"")
                 else:
                     link.kill()
-            latest = time.monotonic() + CLOSING_SECONDS
-            while self._links() and time.monotonic() < latest:
+            latest = monotonic() + CLOSING_SECONDS
+            while self._links() and monotonic() < latest:
                 found += self.receive(HEARTBEAT)
         finally:  # also when the end is abandoned
             found += self._ended()
@@ -153,7 +153,7 @@ class _Relayed:
         """By number."""
         self.is_placed = False
         """True once it has been heard of."""
-        self.heard_at = time.monotonic()
+        self.heard_at = monotonic()
         """When it last was."""
         self._workers = 0
         self._hear: Any = actor.hear.options(num_returns="streaming", concurrency_group="hear")
@@ -186,7 +186,7 @@ class _Relayed:
 
     def heard(self, said: Iterable[Said]) -> list[Message]:
         """Return what its workers say, but for those that have been ended."""
-        self.heard_at = time.monotonic()
+        self.heard_at = monotonic()
         found: list[Message] = []
         for worker, kind, data in said:
             if (link := self.links.get(worker)) is None:
@@ -195,7 +195,7 @@ class _Relayed:
             if kind in (messages.GONE, messages.FAILED):
                 del self.links[worker]
             else:
-                link.heard = time.monotonic()
+                link.heard = monotonic()
         return found
 
     def lost(self, told: str) -> list[Message]:
@@ -207,14 +207,14 @@ class RayLink:
     """A worker that a relay keeps."""
 
     def __init__(self, relay: _Relayed, worker: int) -> None:
-        self.heard = time.monotonic()
+        self.heard = monotonic()
         self._relay = relay
         self._worker = worker
 
     @property
     def is_cut(self) -> bool:
         """True when the relay itself has not been heard of: its machine may be gone, which Ray tells later."""
-        return time.monotonic() - self._relay.heard_at > 3 * BEAT_SECONDS
+        return monotonic() - self._relay.heard_at > 3 * BEAT_SECONDS
 
     def send(self, kind: bytes, data: bytes) -> None:
         self._relay.tell(self._worker, kind, data)

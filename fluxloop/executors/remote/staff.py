@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import time
 import warnings
 from collections.abc import Callable
 
 from attrs import Factory, define, field
 
+from fluxloop.clock import monotonic
 from fluxloop.exceptions import TargetError
 from fluxloop.executors.remote.transport import Link, Transport
 
@@ -81,7 +81,7 @@ class Staff:
 
     def hire(self, waiting: int, suspects: int) -> None:
         """Start as many workers as there is work for, and some for suspects, so that those hold up nothing."""
-        if time.monotonic() < self._start_after:
+        if monotonic() < self._start_after:
             return
         solitary = sum(member.is_solitary for member in self.members.values())
         starting = sum(member.is_starting and not member.is_solitary for member in self.members.values())
@@ -115,11 +115,11 @@ class Staff:
             self._be_fewer(why)
             self._tell_fewer()
         else:
-            self._start_after = time.monotonic() + RESTART_SECONDS * 2**self._failed_starts
+            self._start_after = monotonic() + RESTART_SECONDS * 2**self._failed_starts
 
     def lost_place(self, why: str) -> None:
         """Go on when the machine has gone on which a worker was starting: another is found for it, if there is one."""
-        now = time.monotonic()
+        now = monotonic()
         if now - self._lost_at > LOSS_SECONDS:  # else it was the place of several
             self._lost_at = now
             self._losses += 1
