@@ -141,8 +141,9 @@ def generation(
 ) -> Any:
     """Record each call of a model, with its token usage and the model's name.
 
-    Both are read from what the call returns: the responses of OpenAI, Anthropic, LangChain and
-    Gemini, and mappings of the same shapes, streamed chunks included.
+    Both are read from what the call returns: the responses of the common services and frameworks,
+    and mappings of the same shapes, streamed chunks included. Input tokens include what was cached,
+    output tokens what the model thought.
 
     Args:
         name: what the observation is called; the function's name by default.
