@@ -21,10 +21,13 @@ from fluxloop.failures import (
 )
 from fluxloop.records import Attempt, Case, ErrorKind, PlannedRun, RunError, Status
 from fluxloop.system import System
-from fluxloop.tracing.capture import Unfinished, capture, message, type_name
+from fluxloop.tracing.capture import Unfinished, capture, describe
 from fluxloop.tracing.context import Run, current
+from fluxloop.tracing.groups import first_leaf
 from fluxloop.tracing.redaction import Redaction
 
+MAX_SHOWN = 100
+"""Exceptions of a group, or groups within groups, that a traceback shows at most; Python by itself shows 15 and 10."""
 _PACKAGE = str(Path(__file__).parent) + os.sep
 
 
@@ -140,8 +143,10 @@ class OpenAttempt:
         transient = None if is_misplaced else infrastructure(error)
         kind: ErrorKind = "agent" if transient is None and not is_misplaced else "infrastructure"
         redact = self._known_by_now().text
-        text = f"{message(error)} ({OTHER_LOOP})" if is_misplaced else message(error)
-        told = RunError(kind, redact(type_name(error)), redact(text), traceback_of(error, redact))
+        name, said = describe(error)
+        if is_misplaced:
+            said = f"{said} ({OTHER_LOOP})"
+        told = RunError(kind, redact(name), redact(said), traceback_of(error, redact))
         attempt = self._attempt("error", None, told)
         attempt.retry = wants_retry(error, transient, self._retry_on)
         if transient is not None:
@@ -269,18 +274,22 @@ def _named(case: Case, redaction: Redaction) -> Case | None:
 
 
 def traceback_of(error: BaseException, redact: Callable[[str], str] = str) -> str | None:
-    """The traceback as Python prints it, without fluxloop's own frames."""
+    """The traceback as Python prints it, without fluxloop's own frames; of a group with the leaf it is described by."""
     try:
-        told = traceback.TracebackException.from_exception(error)
+        shown = min(first_leaf(error).before + 1, MAX_SHOWN)
+        told = traceback.TracebackException.from_exception(
+            error, max_group_width=max(15, shown), max_group_depth=max(10, shown)
+        )
         _trim(told)
         return redact(str(capture("".join(told.format()))))
     except BaseException:  # an exception may be as hostile as any object
         return None
 
 
-def _trim(told: traceback.TracebackException | None) -> None:
-    while told is not None:
-        told.stack[:] = [frame for frame in told.stack if not frame.filename.startswith(_PACKAGE)]
-        for member in getattr(told, "exceptions", None) or ():
-            _trim(member)
-        told = told.__cause__ or told.__context__
+def _trim(told: traceback.TracebackException) -> None:
+    waiting: list[traceback.TracebackException | None] = [told]
+    while waiting:
+        one = waiting.pop()
+        if one is not None:
+            one.stack[:] = [frame for frame in one.stack if not frame.filename.startswith(_PACKAGE)]
+            waiting += [one.__cause__, one.__context__, *(getattr(one, "exceptions", None) or ())]

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import math
-import re
-import sysconfig
 from array import array
 from collections.abc import Iterable
 from typing import Any, Literal, Protocol
@@ -13,6 +11,7 @@ from attrs import Factory, define, frozen
 
 from fluxloop.records import RunError, Status, Usage
 from fluxloop.statistics import pass_rate_interval
+from fluxloop.tracebacks import place
 
 ExperimentStatus = Literal["running", "completed", "interrupted", "stopped", "failed"]
 
@@ -248,7 +247,7 @@ class SummaryBuilder:
 
     def _count_error(self, error: RunError, trace: FinishedRun) -> ErrorGroup | None:
         self.by_kind[error.kind] += 1
-        where = place(error.traceback, error.message)
+        where = place(error)
         group = self.errors.get((error.kind, error.type, where))
         if group is not None:
             group.count += 1
@@ -347,26 +346,3 @@ class SummaryBuilder:
             p99=percentile(0.99),
             max=ordered[-1],
         )
-
-
-# The frames of an exception group stand behind a bar.
-_FRAME = re.compile(r'^(?:  \| )?  File "(.+)", line (\d+)', re.MULTILINE)
-_LIBRARY = tuple(path for key in ("stdlib", "platstdlib", "purelib", "platlib") if (path := sysconfig.get_path(key)))
-
-
-def place(traceback: str | None, message: str = "") -> str | None:
-    """Return `file:line` of the innermost frame outside installed packages, else of the innermost.
-
-    Args:
-        traceback: as Python prints it.
-        message: what ends it; frames in there, of another process, are not looked at.
-    """
-    text = traceback or ""
-    if message:
-        text = text.rpartition(message)[0] or text
-    frames = _FRAME.findall(text)
-    if not frames:
-        return None
-    own = [frame for frame in frames if not frame[0].startswith((*_LIBRARY, "<frozen"))]
-    file, line = (own or frames)[-1]
-    return f"{file}:{line}"

@@ -13,6 +13,7 @@ LEAF = ()
 MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "__init__": LEAF,  # beyond TYPE_CHECKING it imports what is asked for, when it is asked for
     "records": LEAF,
+    "tracebacks": ("records",),
     "clock": LEAF,
     "system": LEAF,
     "statistics": LEAF,
@@ -25,7 +26,7 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "provenance": ("__init__",),
     "plan": ("records",),
     "schedule": ("records", "pace"),
-    "summary": ("records", "schedule", "statistics"),
+    "summary": ("records", "schedule", "statistics", "tracebacks"),
     "tracing": ("records", "clock", "interrupt"),
     "exceptions": ("tracing",),
     "recording": ("clock", "tracing"),
@@ -71,8 +72,8 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "listing": ("clock", "exceptions", "config", "store", "summary"),
     "reports.experiments": ("listing", "progress"),
     "reports.folder": ("exceptions",),
-    "reports.page": ("records", "progress"),
-    "reports.markdown": ("records", "exceptions", "progress", "store", "summary"),
+    "reports.page": ("records", "progress", "tracebacks"),
+    "reports.markdown": ("records", "exceptions", "progress", "store", "summary", "tracebacks"),
     "verifying": ("records", "exceptions", "config", "plan", "progress", "store", "summary", "tracing"),
     "result": ("records", "exceptions", "progress", "store", "summary", "reports", "verifying"),
     "merging": ("exceptions", "config", "plan", "store", "summary", "resuming", "result"),

@@ -10,8 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fluxloop.records import ErrorKind, RunError, Status, Trace, Usage
-from fluxloop.summary import MAX_ERROR_GROUPS, MAX_PERSONAS, Summary, SummaryBuilder, place
+from fluxloop.summary import MAX_ERROR_GROUPS, MAX_PERSONAS, Summary, SummaryBuilder
 from fluxloop.testing import make_trace, run_once
+from fluxloop.tracebacks import place
 
 KEYS = {
     *("experiment_name", "status", "stop_reason", "total_traces", "successful", "failed", "passed", "pass_rate"),
@@ -104,7 +105,7 @@ def test_the_summary_is_the_sum_of_its_records(traces: list[Trace], owed: int) -
     assert {k: v for k, v in summary.by_error_kind.items() if v} == Counter(t.error.kind for t in traces if t.error)
     assert summary.observation_count == sum(trace.observation_count for trace in traces)
     assert {(g.kind, g.type, g.place): g.count for g in summary.errors} == Counter(
-        (t.error.kind, t.error.type, place(t.error.traceback)) for t in traces if t.error
+        (t.error.kind, t.error.type, place(t.error)) for t in traces if t.error
     )
     assert [g.count for g in summary.errors] == sorted((g.count for g in summary.errors), reverse=True)
     of = {name: [t for t in traces if t.persona == name] for name in {t.persona for t in traces if t.persona}}
@@ -267,7 +268,7 @@ def test_the_place_is_the_users_innermost_line() -> None:
         return json.loads(text)
 
     line = agent.__code__.co_firstlineno + 1
-    assert place(raised_by(agent).traceback) == f"{__file__}:{line}"
+    assert place(raised_by(agent)) == f"{__file__}:{line}"
 
 
 def test_an_exception_group_has_a_place() -> None:
@@ -277,7 +278,7 @@ def test_an_exception_group_has_a_place() -> None:
         raise ExceptionGroup("several", [ValueError("a")])
 
     found = raised_by(agent)
-    assert place(found.traceback, found.message) == f"{__file__}:{agent.__code__.co_firstlineno + 1}"
+    assert place(found) == f"{__file__}:{agent.__code__.co_firstlineno + 1}"
 
 
 def test_a_traceback_in_a_message_is_no_place() -> None:
@@ -287,12 +288,12 @@ def test_a_traceback_in_a_message_is_no_place() -> None:
         raise RuntimeError('worker died:\n  File "/other/process.py", line 3, in work\nValueError: no')
 
     found = raised_by(agent)
-    assert place(found.traceback, found.message) == f"{__file__}:{agent.__code__.co_firstlineno + 1}"
+    assert place(found) == f"{__file__}:{agent.__code__.co_firstlineno + 1}"
 
 
 def test_a_place_may_be_missing_or_foreign() -> None:
     """Without traceback there is none; where every frame is a library's, the innermost counts."""
     library = statistics.__file__
-    assert place(None) is None
-    assert place("no frames") is None
-    assert place(f'  File "{library}", line 7, in f\n') == f"{library}:7"
+    assert place(RunError("agent", "E", "no")) is None
+    assert place(RunError("agent", "E", "no", "no frames")) is None
+    assert place(RunError("agent", "E", "", f'  File "{library}", line 7, in f\n')) == f"{library}:7"

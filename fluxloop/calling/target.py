@@ -19,7 +19,8 @@ from typing import Any
 from attrs import field, frozen
 
 from fluxloop.exceptions import TargetError
-from fluxloop.tracing.capture import message, type_name
+from fluxloop.tracing.capture import describe
+from fluxloop.tracing.groups import first_leaf
 
 _LIBRARY = tuple(path for key in ("stdlib", "platstdlib", "purelib", "platlib") if (path := sysconfig.get_path(key)))
 _PACKAGE = str(Path(__file__).parent.parent) + os.sep
@@ -299,10 +300,13 @@ def _build(reference: str, factory: Any) -> Any:
 
 def user_failure(what: str, error: BaseException) -> str:
     """Say what failed in the user's code, with their own file and line."""
-    if isinstance(error, SyntaxError) and error.filename:
-        return f"{what}: {error.filename}:{error.lineno}: {type(error).__name__}: {error.msg}"
+    leaf = first_leaf(error).error
+    if isinstance(leaf, SyntaxError) and leaf.filename:
+        return f"{what}: {leaf.filename}:{leaf.lineno}: {type(leaf).__name__}: {leaf.msg}"
     frames = traceback.extract_tb(error.__traceback__)
+    if leaf is not error:
+        frames += traceback.extract_tb(leaf.__traceback__)
     own = [f for f in frames if not f.filename.startswith((*_LIBRARY, _PACKAGE, "<frozen"))]
     where = f"{own[-1].filename}:{own[-1].lineno}: " if own else ""
-    text = message(error)
-    return f"{what}: {where}{type_name(error)}{': ' if text else ''}{text}"
+    name, text = describe(error)
+    return f"{what}: {where}{name}{': ' if text else ''}{text}"

@@ -22,13 +22,13 @@ from fluxloop.reports.escaping import as_text, block, cell, code, fenced, plain
 from fluxloop.reports.folder import INDEX, MARK, PAGES, report_folder
 from fluxloop.reports.page import preview, status_of, trace_page
 from fluxloop.reports.rows import shown_duration, summary_rows
-from fluxloop.reports.tracebacks import frames_of
 from fluxloop.store.codec import decode_trace
 from fluxloop.store.layout import CONFIG, SUMMARY, SUPERSEDED, TRACES
 from fluxloop.store.lock import writer_of
 from fluxloop.store.rewriting import current_file
 from fluxloop.store.runs import StoredRuns
 from fluxloop.summary import ErrorGroup, Summary
+from fluxloop.tracebacks import frames_of
 
 Only = Literal["failed"]
 
@@ -287,7 +287,7 @@ def _status(path: Path, summary: Summary) -> str:
 
 def _example(trace: Trace, number: int) -> _Example:
     error = trace.error
-    frames = "" if error is None or not error.traceback else frames_of(error.traceback, error.message).own
+    frames = "" if error is None or not error.traceback else frames_of(error).own
     asked = as_text(trace.input)
     shown = asked if len(asked) <= MAX_EXAMPLE else f"{asked[:MAX_EXAMPLE]}…"
     return _Example(page=_to_page(trace.trace_id, number), input=shown, frames=frames[-MAX_EXAMPLE:])

@@ -9,7 +9,7 @@ from fluxloop.progress import counted
 from fluxloop.records import Observation, RunError, Trace, Usage
 from fluxloop.reports.escaping import as_text, block, cell, code, fenced, line
 from fluxloop.reports.rows import shown_duration
-from fluxloop.reports.tracebacks import frames_of
+from fluxloop.tracebacks import frames_of
 
 MAX_TEXT = 20_000
 """Characters shown of an input, an output, a traceback or what was printed."""
@@ -99,7 +99,7 @@ def _error(error: RunError, whole: str) -> Iterator[str]:
     yield block(error.message, MAX_TEXT, whole)
     if not error.traceback:
         return
-    frames = frames_of(error.traceback, error.message)
+    frames = frames_of(error)
     if frames.own and frames.others:
         yield "\nIn your own code, the last call last:\n\n"
         yield block(frames.own, MAX_TEXT, whole)

@@ -8,7 +8,7 @@ from fluxloop.calling.target import find_object
 from fluxloop.config.model import SinkConfig
 from fluxloop.exceptions import TargetError
 from fluxloop.sinks.base import TraceSink
-from fluxloop.tracing.capture import message, type_name
+from fluxloop.tracing.capture import describe
 
 
 def configured_sinks(chosen: Sequence[SinkConfig]) -> tuple[TraceSink, ...]:
@@ -25,7 +25,7 @@ def _make(key: str, chosen: SinkConfig) -> TraceSink:
     try:
         sink = kind(**chosen.args)
     except Exception as error:
-        raise TargetError(f"{key}: {chosen.sink} cannot be made: {type_name(error)}: {message(error)}") from error
+        raise TargetError(f"{key}: {chosen.sink} cannot be made: {': '.join(describe(error))}") from error
     if not isinstance(sink, TraceSink):
         raise TargetError(f"{key}: {chosen.sink} is not a subclass of fluxloop.TraceSink")
     return sink

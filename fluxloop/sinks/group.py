@@ -8,7 +8,7 @@ from fluxloop.exceptions import SinkError, UsageError
 from fluxloop.records import Trace
 from fluxloop.sinks.base import SinkContext, TraceSink
 from fluxloop.summary import Summary
-from fluxloop.tracing.capture import message, type_name
+from fluxloop.tracing.capture import describe, type_name
 
 # A sink of a user's may raise anything; a real signal is a flag while the loop writes.
 _FAILURES = (Exception, SystemExit, KeyboardInterrupt)
@@ -93,4 +93,4 @@ class SinkGroup:
 
 
 def _told(error: BaseException) -> str:
-    return f"{type_name(error)}: {message(error)}"
+    return ": ".join(describe(error))

@@ -21,6 +21,7 @@ from types import SimpleNamespace
 from typing import Any, Protocol
 
 from fluxloop.interrupt import Abandoned
+from fluxloop.tracing.groups import first_leaf
 from fluxloop.tracing.redaction import MASK, NOTHING, Redaction, is_secret_name, secret_texts
 
 MAX_DEPTH = 100
@@ -144,6 +145,15 @@ def message(error: BaseException) -> str:
         return f"<{type_name(error)} without a readable message>"
 
 
+def describe(error: BaseException) -> tuple[str, str]:
+    """Return type and message of an exception; of a group those of its first leaf, and how many more there are."""
+    leaf = first_leaf(error)
+    text = message(leaf.error)
+    if leaf.others:
+        text = f"{text} (and {leaf.others} more)" if text else f"(and {leaf.others} more)"
+    return type_name(leaf.error), text
+
+
 class Walk:
     """One walk through a value and all that is in it."""
 
@@ -262,7 +272,8 @@ class Walk:
         if isinstance(value, list | tuple | deque | range | KeysView | ValuesView):
             return [self(item, depth) for item in value]
         if isinstance(value, BaseException):
-            return {"type": self._redaction.text(type_name(value)), "message": self._redaction.text(message(value))}
+            kind_name, said = describe(value)
+            return {"type": self._redaction.text(kind_name), "message": self._redaction.text(said)}
         if isinstance(value, type):
             return self.represented(value)
         names = _field_names(value)

@@ -11,7 +11,7 @@ from attrs import frozen
 
 from fluxloop.clock import perf_counter_ns
 from fluxloop.records import Observation, ObservationType, ObservedError
-from fluxloop.tracing.capture import as_text, capture, masked_whole, message, type_name
+from fluxloop.tracing.capture import as_text, capture, describe, masked_whole, type_name
 from fluxloop.tracing.context import Scope
 from fluxloop.tracing.redaction import NOTHING, Redaction, is_secret_name
 from fluxloop.tracing.usage import find_model, find_usage
@@ -138,7 +138,7 @@ def unbound(function: Any) -> Any:
 
 
 def observed(error: BaseException, redaction: Redaction) -> ObservedError:
-    return ObservedError(redaction.text(type_name(error)), redaction.text(message(error)))
+    return ObservedError(*map(redaction.text, describe(error)))
 
 
 def kept_metadata(description: str | None, metadata: Any, redaction: Redaction = NOTHING) -> dict[str, Any] | None:

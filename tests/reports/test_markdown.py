@@ -26,12 +26,12 @@ from fluxloop.records import Observation, ObservedError, RunError, Trace, Usage
 from fluxloop.reports.escaping import block, cell, code, fenced, line, visible
 from fluxloop.reports.folder import MARK
 from fluxloop.reports.page import MAX_OBSERVATIONS, MAX_TEXT, trace_page
-from fluxloop.reports.tracebacks import frames_of
 from fluxloop.store.codec import encode
 from fluxloop.store.documents import to_json
 from fluxloop.store.lock import DirectoryLock
 from fluxloop.summary import SummaryBuilder
 from fluxloop.testing import make_trace
+from fluxloop.tracebacks import frames_of
 
 PARSER = MarkdownIt("commonmark").enable(["table", "strikethrough"])
 FRAMES = """Traceback (most recent call last):
@@ -283,12 +283,13 @@ def test_frames_of_this_machines_packages_are_not_the_users() -> None:
     """Nor are those of another machine's, nor what a message quotes; a frame in an exception group counts."""
     here = f'  File "{os.__file__}", line 1, in x\n    y\n'
     group = '  |   File "/app/b.py", line 2, in y\n  |     z()\n  | ValueError: no\n'
-    found = frames_of(f"{FRAMES}{here}{group}", "")
+    found = frames_of(RunError("agent", "ValueError", "", f"{FRAMES}{here}{group}"))
     assert found.own == (
         '  File "/app/agent.py", line 3, in run\n    client.send()\n  |   File "/app/b.py", line 2, in y\n  |     z()'
     )
     assert found.others == 2
-    assert frames_of('ValueError: \n  File "/app/c.py", line 1\n', '\n  File "/app/c.py", line 1').own == ""
+    said = '\n  File "/app/c.py", line 1'
+    assert frames_of(RunError("agent", "ValueError", said, f"ValueError: {said}\n")).own == ""
 
 
 def observed(id: str, parent: str | None, **changes: Any) -> Observation:

@@ -24,7 +24,7 @@ from fluxloop.rates import asked_elsewhere
 from fluxloop.records import RunError
 from fluxloop.runner import Task
 from fluxloop.stacks import all_stacks, task_stack, thread_stack
-from fluxloop.tracing.capture import message, type_name
+from fluxloop.tracing.capture import describe, message, type_name
 from fluxloop.tracing.output import captured_output
 
 LOOK_SECONDS = 0.1
@@ -78,7 +78,7 @@ class Worker:
                 else:
                     self._run_one_by_one(target)
         except BaseException as error:
-            told = str(error) if isinstance(error, TargetError) else f"{type_name(error)}: {message(error)}"
+            told = str(error) if isinstance(error, TargetError) else ": ".join(describe(error))
             self._send(messages.FAILED, _utf8(self._task.redaction.text(told)))
 
     def _run_one_by_one(self, target: OpenTarget) -> None:
