@@ -61,7 +61,8 @@ class Experiment:
     Args:
         config: a configuration file, its content as a mapping, or None for the defaults.
         target: what to call, as text or as a callable or agent object of this process.
-        inputs: a file, or entries: texts, mappings with `input`, or `Case`s.
+        inputs: a file, or entries: texts, mappings with `input`, or `Case`s. An input may be any object that
+            can be copied, for each attempt gets its own.
         iterations: how many times each input is run.
         name: the experiment's name.
         output_dir: the folder in which the experiment makes its own.

@@ -21,9 +21,11 @@ from fluxloop.exceptions import ConfigError, Problem, TargetError, redacted
 from fluxloop.executors.base import Elsewhere, Executor
 from fluxloop.executors.chosen import executor_for, rate_shares, timeout_for
 from fluxloop.executors.inline import InlineExecutor
+from fluxloop.executors.remote.sending import input_problem
 from fluxloop.inputs.cases import Inputs, Selection, inputs_from
 from fluxloop.progress import shown_place
 from fluxloop.recording.calls import recorded_name
+from fluxloop.records import Case
 from fluxloop.resuming.earlier import Earlier
 from fluxloop.resuming.sameness import objects_in
 from fluxloop.runner import Task
@@ -115,13 +117,23 @@ class Subject:
         chosen = self.config.inputs
         if self.given_inputs is None and chosen.file is None:
             raise self._missing("inputs.file", "a file of inputs, which this one's did not come from", "--inputs")
-        *_, binding = self.task
         return inputs_from(
             self.root / str(chosen.file) if self.given_inputs is None else self.given_inputs,
             names=chosen.map,
             selection=Selection(personas=chosen.personas, ids=chosen.ids, limit=chosen.limit),
-            check=binding.problem,
+            check=self._problem,
         )
+
+    def _problem(self, case: Case) -> str | None:
+        """Say why a case cannot be run, or None."""
+        *_, binding = self.task
+        problem = binding.problem(case)
+        return input_problem(case) if problem is None and self._sends_objects else problem
+
+    @cached_property
+    def _sends_objects(self) -> bool:
+        """Whether inputs may be more than plain data, and go to other processes."""
+        return self.given_inputs is not None and isinstance(self._executor(), Elsewhere)
 
     def executor(self) -> Executor:
         """Return where its runs happen.

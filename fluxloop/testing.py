@@ -15,6 +15,8 @@ from typing import Any
 
 import attrs
 
+from fluxloop.exceptions import InputError, Problem
+from fluxloop.inputs.copyable import copy_problem
 from fluxloop.records import Case, PlannedRun, Trace
 from fluxloop.runner import Task
 from fluxloop.schedule import Schedule
@@ -50,7 +52,10 @@ def run_once(
 
     Raises:
         TargetError: the target cannot be loaded or bound.
+        InputError: the input cannot be copied for the run.
     """
+    if (problem := copy_problem(input)) is not None:
+        raise InputError([Problem("run_once", problem)])
     task = Task(
         target=target,
         args=dict(args or {}),

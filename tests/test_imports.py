@@ -40,7 +40,7 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "watch": ("records", "clock", "interrupt", "schedule", "stacks", "calling"),
     "store": ("records", "clock", "system", "plan", "exceptions"),
     "sinks": ("records", "exceptions", "store", "summary", "tracing"),
-    "inputs": ("records", "exceptions", "plan", "tracing"),
+    "inputs": ("records", "interrupt", "exceptions", "plan", "tracing"),
     "config": ("exceptions", "pace", "plan", "inputs", "store", "tracing"),
     "executors.chosen": ("exceptions", "config", "pace", "plan", "schedule"),
     "executors.remote.cluster": ("exceptions", "system"),
@@ -52,7 +52,7 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "executors.remote.granting": ("clock", "rates"),
     "executors.remote.messages": ("records", "store", "tracing"),
     "executors.remote.process": ("exceptions", "interrupt", "stacks", "system", "tracing"),
-    "executors.remote.sending": ("exceptions", "tracing", "runner"),
+    "executors.remote.sending": ("records", "exceptions", "tracing", "runner"),
     "executors.remote.executor": ("records", "exceptions", "schedule", "open_target", "runner"),
     "executors.remote.worker": (
         *("records", "exceptions", "stacks", "rates", "tracing", "calling", "attempt", "open_target", "lane"),
@@ -78,12 +78,12 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "result": ("records", "exceptions", "progress", "store", "summary", "reports", "verifying"),
     "merging": ("exceptions", "config", "plan", "store", "summary", "resuming", "result"),
     "subject": (
-        *("exceptions", "calling", "config", "executors", "inputs", "progress", "recording", "resuming"),
+        *("records", "exceptions", "calling", "config", "executors", "inputs", "progress", "recording", "resuming"),
         *("runner", "tracing"),
     ),
     "generating": ("clock", "exceptions", "failures", "inputs", "config", "store", "tracing"),
     "scaffold": ("__init__", "exceptions", "inputs", "config", "generating"),
-    "testing": ("records", "schedule", "runner", "tracing"),
+    "testing": ("records", "exceptions", "schedule", "runner", "inputs", "tracing"),
 }  # `experiment` joins: it may import everything
 PURE = ("records", "pace", "plan", "schedule", "statistics")
 OUTSIDE = {"os", "io", "sys", "time", "datetime", "random", "secrets", "pathlib", "tempfile", "threading", "asyncio"}

@@ -14,7 +14,6 @@ from fluxloop.calling.target import Target
 from fluxloop.calling.template import fill, mentions, shaped
 from fluxloop.exceptions import TargetError
 from fluxloop.records import Case
-from fluxloop.tracing.capture import fresh
 from fluxloop.tracing.context import Run
 
 INPUT_NAMES = (
@@ -82,8 +81,8 @@ class Binding:
 
     def arguments(self, case: Case, run: Run) -> Arguments:
         """Return the positional and keyword arguments for a run of the case, all of them its own."""
-        value = case.input if type(case.input) is str else fresh(case.input)
-        if self.input_template is not None:
+        value = case.input
+        if type(value) is not str or self.input_template is not None:
             value = self._shaped(value, run)
         kwargs: dict[str, Any] = fill(self.args, {"run_id": run.run_id}) if self.args else {}
         for name in self.inject:
@@ -96,9 +95,8 @@ class Binding:
         return (), kwargs
 
     def _shaped(self, value: Any, run: Run | None) -> Any:
-        if self.template_needs_text and not isinstance(value, str):
-            return value
-        return shaped(self.input_template, value, run)
+        needs_another = self.template_needs_text and not isinstance(value, str)
+        return shaped(None if needs_another else self.input_template, value, run)
 
     def _spreads(self, value: Any) -> bool:
         if not self.spreads or type(value) is not dict or not all(type(key) is str for key in value):

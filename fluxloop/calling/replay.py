@@ -26,8 +26,8 @@ from fluxloop.calling.template import fill, mentions, shaped
 from fluxloop.exceptions import TargetError
 from fluxloop.recording.markers import OLD_VERSION, called, unescaped
 from fluxloop.records import Case
-from fluxloop.tracing.capture import fresh
 from fluxloop.tracing.context import Run
+from fluxloop.tracing.copies import fresh_data
 from fluxloop.tracing.redaction import MASK
 
 MAX_TOLD = 10
@@ -89,14 +89,14 @@ class ReplayBinding:
     def arguments(self, case: Case, run: Run) -> Arguments:
         """Return the positional and keyword arguments for a run of the case, all of them its own."""
         call = self.only or self.calls[line_of(case.id)]
-        values = fresh(call.values)
+        values = fresh_data(call.values)
         for steps, stand in call.callables:
             paths.put(values, steps, Collector(run, stand.name) if stand.provided is None else stand.provided)
         for name, value in fill(self.constants, {"run_id": run.run_id}).items() if self.constants else ():
             paths.put(values, call.arguments[name], value)
         for name in self.inject:
             paths.put(values, call.arguments[name], getattr(run, name))
-        paths.put(values, call.place, shaped(self.input_template, fresh(case.input), run))
+        paths.put(values, call.place, shaped(self.input_template, case.input, run))
         return tuple(values["args"]), values["kwargs"]
 
     def told(self, case: Case) -> str:
@@ -186,7 +186,7 @@ class _Fit:
             self._put(call, name, _Stand(name, provider), "callable_providers", found)
         arguments = {name: call.argument(name) for name in self._origins}
         for name, steps in arguments.items():  # the input may go into one of them
-            paths.put(call.values, steps, fresh(self._constants.get(name)))
+            paths.put(call.values, steps, fresh_data(self._constants.get(name)))
         place = self._put(call, self._replay.override_param_path, None, "override_param_path", found)
         callables, masked = call.stands_and_masks()
         if masked:

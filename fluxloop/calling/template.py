@@ -7,8 +7,9 @@ from typing import Any
 
 import msgspec
 
-from fluxloop.tracing.capture import capture, fresh
+from fluxloop.tracing.capture import capture
 from fluxloop.tracing.context import Run
+from fluxloop.tracing.copies import fresh, fresh_data
 
 
 def fill(template: Any, values: Mapping[str, Any]) -> Any:
@@ -16,6 +17,7 @@ def fill(template: Any, values: Mapping[str, Any]) -> Any:
 
     A text that is just one placeholder becomes the value itself, of whatever type; a placeholder
     within a longer text becomes text, JSON for what is not text. Other braces stay as they are.
+    Of the template's own objects, data are copied; others, such as a client, are passed as they are.
 
     Example:
         >>> fill({"messages": [{"role": "user", "content": "{input}"}]}, {"input": "hi"})
@@ -26,7 +28,9 @@ def fill(template: Any, values: Mapping[str, Any]) -> Any:
         return {key: fill(item, values) for key, item in template.items()}
     if kind is list or kind is tuple:
         return [fill(item, values) for item in template]
-    if not isinstance(template, str) or "{" not in template:
+    if not isinstance(template, str):
+        return fresh_data(template)
+    if "{" not in template:
         return template
     for name, value in values.items():
         placeholder = "{" + name + "}"
@@ -67,15 +71,15 @@ def mentions(template: Any, name: str) -> bool:
 
 
 def shaped(template: Any, value: Any, run: Run | None) -> Any:
-    """Return what is passed for an input: the template filled with it, or itself without one.
+    """Return what is passed for an input: the template filled with it, or a copy of it without one.
 
     Args:
         template: `runner.input_template`.
         value: the input.
-        run: gives the id for `{run_id}`; None where nothing runs yet.
+        run: gives the id for `{run_id}`; None where nothing runs yet, and nothing is copied.
     """
     if template is None:
-        return value
+        return value if run is None else fresh(value)
     values = {"input": value}
     if run is not None and mentions(template, "run_id"):
         values["run_id"] = run.run_id

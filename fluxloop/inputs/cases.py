@@ -13,9 +13,10 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
-from attrs import frozen
+from attrs import define, frozen
 
 from fluxloop.exceptions import InputError, Problem
+from fluxloop.inputs.copyable import copy_problem
 from fluxloop.inputs.entry import EntryError, case_from
 from fluxloop.inputs.readers import READERS
 from fluxloop.plan import Cases
@@ -109,6 +110,17 @@ def _entries(path: Path) -> Iterator[tuple[int, Any]]:
         raise InputError([Problem(str(path), f"inputs: {what}; name another with --inputs")]) from None
 
 
+@define
+class _Fault:
+    """What is wrong with one entry or more."""
+
+    line: int
+    """Of the first."""
+    id: str | None
+    """Of the first, where the message is about its input."""
+    count: int = 0
+
+
 class _Scan:
     """One pass over all entries."""
 
@@ -119,7 +131,7 @@ class _Scan:
         self._keep = keep
         self._encode = msgspec.json.Encoder().encode
         self._digest = blake2b(digest_size=16)
-        self._faults: dict[str, tuple[int, int]] = {}
+        self._faults: dict[str, _Fault] = {}
         self._ids = _SeenIds()
         self._personas: set[str] = set()
         self._some_ids: list[str] = []
@@ -159,8 +171,10 @@ class _Scan:
             self._note(case)
             if not self._selects(case):
                 return
-        problem = self._check(case)
-        if problem is not None:
+        if type(case.input) is not str and (problem := copy_problem(case.input)) is not None:
+            self._problem(line, problem, case.id)
+            return
+        if (problem := self._check(case)) is not None:
             self._problem(line, problem)
             return
         self._kept += 1
@@ -192,9 +206,9 @@ class _Scan:
             return False
         return wanted.limit is None or self._kept < wanted.limit
 
-    def _problem(self, line: int, message: str) -> None:
-        first, count = self._faults.get(message, (line, 0))
-        self._faults[message] = (first, count + 1)
+    def _problem(self, line: int, message: str, id: str | None = None) -> None:
+        fault = self._faults.setdefault(message, _Fault(line, id))
+        fault.count += 1
         if len(self._faults) >= MAX_PROBLEMS:
             raise InputError([Problem(self._place, f"reading stopped after {MAX_PROBLEMS} problems")])
 
@@ -202,9 +216,10 @@ class _Scan:
     def _problems(self) -> list[Problem]:
         """One for each message, at the first line it is true of: the mistake of a column is every row's."""
         problems = []
-        for message, (line, count) in self._faults.items():
+        for message, fault in self._faults.items():
+            count = fault.count
             more = f" (and so for {count - 1} more {'entry' if count == 2 else 'entries'})" if count > 1 else ""
-            problems.append(Problem(f"{self._place}:{line}", message + more))
+            problems.append(Problem(f"{self._place}:{fault.line}", message + more, fault.id))
         return problems
 
     def _name_repeated(self, entries: Iterable[tuple[int, Any]], names: Mapping[str, str], hashes: set[int]) -> None:

@@ -7,7 +7,6 @@ Nothing raises, whatever the object does, and nothing of the object is kept aliv
 from __future__ import annotations
 
 import base64
-import copy
 import dataclasses
 import datetime
 import enum
@@ -97,32 +96,6 @@ def as_text(value: Any, redaction: Redaction = NOTHING) -> str:
     if plain is None or isinstance(plain, bool):
         return {None: "null", True: "true", False: "false"}[plain]
     return str(plain) if isinstance(plain, int | float) else Walk(redaction, None).represented(value)
-
-
-def fresh(value: Any) -> Any:
-    """Return the value with its containers copied; objects of other kinds are passed as they are."""
-    try:
-        return _fresh(value)
-    except RecursionError:  # it contains itself, or is very deep
-        return _deep_copy(value)
-
-
-def _fresh(value: Any) -> Any:
-    kind = type(value)
-    if kind is dict:
-        return {key: _fresh(item) for key, item in value.items()}
-    if kind is list:
-        return [_fresh(item) for item in value]
-    if kind is tuple:
-        return tuple([_fresh(item) for item in value])
-    return _deep_copy(value) if isinstance(value, dict | list | set | deque | bytearray) else value
-
-
-def _deep_copy(value: Any) -> Any:
-    try:
-        return copy.deepcopy(value)
-    except Exception:  # something in it cannot be copied
-        return value
 
 
 def type_name(value: object) -> str:

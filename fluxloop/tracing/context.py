@@ -12,7 +12,7 @@ from typing import Any, ParamSpec, TypeVar
 
 from fluxloop.clock import milliseconds, perf_counter_ns, timestamp
 from fluxloop.records import Observation, ObservationType, PlannedRun
-from fluxloop.tracing.capture import fresh
+from fluxloop.tracing.copies import fresh
 from fluxloop.tracing.redaction import Redaction
 
 P = ParamSpec("P")

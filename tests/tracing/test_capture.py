@@ -26,7 +26,7 @@ from hypothesis import strategies as st
 
 from fluxloop.store.codec import encode
 from fluxloop.tracing import capture as module
-from fluxloop.tracing.capture import MAX_DEPTH, as_text, capture, fresh, message, type_name
+from fluxloop.tracing.capture import MAX_DEPTH, as_text, capture, message, type_name
 
 HOSTILE_METHODS = (
     "__repr__",
@@ -362,15 +362,6 @@ def test_plain_data_is_copied_whole(value: Any) -> None:
     captured = capture(value)
     assert captured == value
     assert not containers(captured) & containers(value)
-
-
-@LAW
-@given(PLAIN)
-def test_fresh_copies_plain_data(value: Any) -> None:
-    """A fresh copy is equal and shares nothing that could change."""
-    copied = fresh(value)
-    assert copied == value
-    assert not containers(copied) & containers(value)
 
 
 @LAW

@@ -18,6 +18,7 @@ from typing import Any
 from attrs import frozen
 
 from fluxloop.exceptions import TargetError
+from fluxloop.records import Case
 from fluxloop.runner import Task
 from fluxloop.tracing.capture import message, type_name
 
@@ -65,6 +66,15 @@ def packed(task: Task) -> bytes:
     except Exception as error:
         told = f"{type_name(error)}: {message(error)}; {_IN_THE_AGENT}"
         raise TargetError(f"what the runs are given cannot be sent to another process: {told}") from None
+
+
+def input_problem(case: Case) -> str | None:
+    """Say why an input cannot be sent to another process, or None when it can."""
+    try:
+        _prove("input", case.input, _IN_THE_AGENT)
+    except TargetError as error:
+        return str(error)
+    return None
 
 
 def _prove(key: str, value: Any, way_out: str) -> None:
