@@ -15,6 +15,7 @@ from fluxloop.clock import monotonic, process_time, time_ns, timestamp
 from fluxloop.exceptions import SinkError, UsageError
 from fluxloop.executors.base import Elsewhere, Executor
 from fluxloop.interrupt import Abandoned, Interrupt
+from fluxloop.notices import notices_to
 from fluxloop.plan import Plan
 from fluxloop.progress import Progress, clock, counted, one_line
 from fluxloop.records import Attempt, PlannedRun, RunError
@@ -98,7 +99,7 @@ class Execution:
             SinkError: the results could not be written; what was written is safe.
         """
         try:
-            with self.interrupt.listening():
+            with self.interrupt.listening(), notices_to(self.progress.warn):
                 self._begin(config, config_yaml)
                 return self._finish(*self._run_all())
         except BaseException as error:
@@ -129,6 +130,7 @@ class Execution:
         self.interrupt.announce = lambda hint: self.progress.signal(_stopping(schedule) + hint)
         self.interrupt.last_words = lambda held: self._last_words(schedule, held)
         self.progress.start(len(self.plan))
+        ended_by: UsageError | None = None
         try:
             with (
                 self._output(),
@@ -145,9 +147,16 @@ class Execution:
                     self.interrupt.release()
         except Abandoned:
             pass  # nothing else ended what was in flight; what is done is written
+        except UsageError as error:
+            if not self._done:
+                raise
+            ended_by = error  # a target that cannot be entered again takes nothing back of what is done
         finally:
             self.interrupt.hold()
             self.progress.stop()
+        if ended_by is not None and self._left:
+            self._tell_once("stopped", f"Stopping. Reason: {ended_by}.")
+            return "stopped", str(ended_by)
         return self._outcome(schedule)
 
     def _settle(self, attempts: Sequence[Attempt], schedule: Schedule) -> None:

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from contextvars import copy_context
 from functools import partial
 from typing import TYPE_CHECKING, Protocol
 
 from fluxloop.attempt import OpenAttempt
-from fluxloop.calling.loop import BLOCKS
+from fluxloop.calling.loop import BLOCKS, BROKEN, BUSY_SECONDS
 from fluxloop.exceptions import TargetError
+from fluxloop.interrupt import Abandoned
 from fluxloop.open_target import OpenTarget
 from fluxloop.records import Attempt
 from fluxloop.stacks import task_stack, thread_stack
@@ -24,9 +25,9 @@ CLOSING_SECONDS = 1.0
 
 
 class Ended(Protocol):
-    """Takes each attempt when it has ended, from the loop's thread."""
+    """Takes each attempt when it has ended, or what keeps all from running, from any thread."""
 
-    def put(self, ended: tuple[OpenAttempt, Attempt], /) -> None: ...
+    def put(self, ended: tuple[OpenAttempt, Attempt] | BaseException, /) -> None: ...
 
 
 class Lane:
@@ -45,7 +46,19 @@ class Lane:
         self._loop = self._thread.loop
         self._given: dict[OpenAttempt, bool] = {}
         """Attempts that have not begun; who takes one out runs it."""
-        self._running: dict[OpenAttempt, asyncio.Task[Attempt | None]] = {}
+        self._running: dict[OpenAttempt, asyncio.Task[None]] = {}
+        self._stack = ExitStack()
+        self._stack.enter_context(self._thread.told_if_broken(self._broken))
+
+    @property
+    def is_blocked(self) -> bool:
+        """Whether its loop is known to run nothing more."""
+        return self._thread.is_blocked
+
+    def _broken(self) -> None:
+        """Hand over what will not end any more, because the loop has."""
+        for opened in [*self._running, *self.not_begun()]:
+            self._ended.put((opened, opened.failed(RuntimeError(BROKEN))))
 
     def start(self, attempts: Sequence[OpenAttempt]) -> None:
         for opened in attempts:
@@ -61,19 +74,18 @@ class Lane:
             self._running[opened] = running
             running.add_done_callback(partial(self._landed, opened))
 
-    async def _run(self, opened: OpenAttempt) -> Attempt | None:
-        # Else it begins elsewhere, because this loop was blocked.
-        return await self._target.run_on_loop(opened) if self._given.pop(opened, False) else None
-
-    def _landed(self, opened: OpenAttempt, running: asyncio.Task[Attempt | None]) -> None:
-        del self._running[opened]
-        if not running.cancelled():
-            attempt = running.result()
-        else:  # by an agent that cancels all tasks it finds, before this one began
-            attempt = opened.failed(asyncio.CancelledError()) if opened.worker is self else None
-        self._given.pop(opened, None)
-        if attempt is not None:
+    async def _run(self, opened: OpenAttempt) -> None:
+        if self._given.pop(opened, False):  # else it begins elsewhere, because this loop was blocked
+            attempt = await self._target.run_on_loop(opened)
+            # At once rather than when the loop comes to it, because the next attempt may block it.
             self._ended.put((opened, attempt))
+
+    def _landed(self, opened: OpenAttempt, running: asyncio.Task[None]) -> None:
+        del self._running[opened]
+        self._given.pop(opened, None)
+        # By an agent that cancels all tasks it finds, before this one began.
+        if running.cancelled() and opened.worker is self:
+            self._ended.put((opened, opened.failed(asyncio.CancelledError())))
 
     def not_begun(self) -> list[OpenAttempt]:
         """Take back the attempts that this loop, being blocked, has not begun."""
@@ -102,11 +114,12 @@ class Lane:
     def close(self) -> None:
         """Cancel what is in flight and leave the target; what a blocked loop holds stays as it is."""
         self._given.clear()  # what has not begun does not begin any more
-        if self._running and self.answers():
+        if self._running and self._thread.answers(BUSY_SECONDS):
             with suppress(TimeoutError):  # it blocks as it tidies up
                 self._thread.run(self._cancel(), 2 * CLOSING_SECONDS)
-        self.answers()  # leaving asks no blocked loop
+        self._thread.answers(BUSY_SECONDS)  # leaving asks no blocked loop
         self._target.__exit__(None, None, None)
+        self._stack.close()
 
     async def _cancel(self) -> None:
         running = list(self._running.values())
@@ -133,6 +146,8 @@ class Lanes:
         self._ended = ended
         self._lane = self._open() if target is None else Lane(target, ended)
         self._all = [self._lane]
+        self._is_over = False
+        """True once the target could not be entered again."""
 
     def _open(self) -> Lane:
         target = self._task.open_target()
@@ -144,7 +159,10 @@ class Lanes:
 
     def start(self, attempts: Sequence[OpenAttempt], in_flight: int) -> None:
         """Start attempts."""
-        self._lane.start(attempts)
+        if self._lane.is_blocked:
+            self._replace(self._lane)
+        if not self._is_over:
+            self._lane.start(attempts)
 
     def abandon(self, opened: OpenAttempt) -> tuple[str | None, str]:
         """Go on without an attempt that does not end; return where it is, and what is to be said of it."""
@@ -160,10 +178,18 @@ class Lanes:
             self._replace(self._lane)
 
     def _replace(self, lane: Lane) -> None:
-        if lane is self._lane:
+        if lane is not self._lane or self._is_over:
+            return
+        try:
             self._lane = self._open()
-            self._all.append(self._lane)
-            self._lane.start(lane.not_begun())
+        except Abandoned:
+            raise
+        except BaseException as error:  # by a database that takes no further client; what has ended is handed over
+            self._is_over = True
+            self._ended.put(error)
+            return
+        self._all.append(self._lane)
+        self._lane.start(lane.not_begun())
 
     @contextmanager
     def closed_after(self) -> Iterator[Lanes]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
-import warnings
 from collections.abc import AsyncIterator, Iterator
 from contextlib import ExitStack, asynccontextmanager, contextmanager, suppress
 from functools import partial
@@ -14,13 +13,14 @@ from typing import TYPE_CHECKING, Any
 from fluxloop.attempt import OpenAttempt
 from fluxloop.calling.answer import is_finished, settled, settled_async, whole, whole_async
 from fluxloop.calling.collector import collected
-from fluxloop.calling.loop import LoopThread, give_back, take_loop
+from fluxloop.calling.loop import LoopThread, NotLeft, give_back, take_loop
 from fluxloop.calling.surroundings import importable
 from fluxloop.calling.target import user_failure
 from fluxloop.calling.template import pick
 from fluxloop.deadlines import Deadlines
 from fluxloop.exceptions import TargetError
 from fluxloop.interrupt import Abandoned
+from fluxloop.notices import notice
 from fluxloop.rates import one_share_of
 from fluxloop.records import Attempt
 
@@ -116,10 +116,11 @@ class OpenTarget:
             self._stack.close()
         except (Abandoned, KeyboardInterrupt):
             raise
+        except NotLeft:
+            notice("the target was not left, because an agent blocks its event loop")
         except BaseException as failed:
             # The runs are done and recorded; what the target leaves open is not theirs to lose.
-            description = self._task.redaction.text(user_failure("leaving the target failed", failed))
-            warnings.warn(description, RuntimeWarning, stacklevel=3)
+            notice(self._task.redaction.text(user_failure("leaving the target failed", failed)))
 
     def run(self, opened: OpenAttempt) -> Attempt:
         """Run one attempt at a sync target to its end, in this thread."""

@@ -125,6 +125,8 @@ class Runner:
         self._target = task.open_target()
         self._lanes: Lanes | None = None
         self._waiting: dict[OpenAttempt, Future[Attempt]] = {}
+        self._failure: BaseException | None = None
+        """Why nothing more can run."""
 
     @property
     def is_async(self) -> bool:
@@ -181,15 +183,21 @@ class Runner:
     def _start(self, opened: OpenAttempt) -> Future[Attempt]:
         if self._lanes is None:
             raise RuntimeError("the runner is not entered, or its target is sync: use run")
+        if self._failure is not None:
+            raise self._failure
         ended = self._waiting[opened] = Future()
         self._lanes.start([opened], 1)
         return ended
 
-    def put(self, ended: tuple[OpenAttempt, Attempt]) -> None:
-        """Hand over an attempt that has ended, from the loop's thread."""
-        opened, attempt = ended
-        if (waiting := self._waiting.pop(opened, None)) is not None:
-            waiting.set_result(attempt)
+    def put(self, ended: tuple[OpenAttempt, Attempt] | BaseException) -> None:
+        """Hand over an attempt that has ended, or what keeps all from running, from any thread."""
+        if isinstance(ended, BaseException):
+            self._failure = ended
+            for waiting in self._waiting.values():
+                waiting.set_exception(ended)
+            self._waiting.clear()
+        elif (answered := self._waiting.pop(ended[0], None)) is not None:
+            answered.set_result(ended[1])
 
     def _give_up(self, opened: OpenAttempt) -> Attempt:
         """Return the record of an attempt that could not be cancelled."""

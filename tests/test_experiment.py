@@ -34,6 +34,7 @@ from fluxloop import (
     TargetError,
     Task,
 )
+from tests.noticing import noticed
 
 FILES = {"summary.json", "trace_summary.jsonl", "traces.jsonl", "observations.jsonl", "config.yaml"}
 
@@ -341,7 +342,7 @@ def test_a_target_that_cannot_be_left_costs_no_result() -> None:
         def run(self, text: str) -> str:
             return text
 
-    with pytest.warns(RuntimeWarning, match="leaving the target failed: .*ConnectionError: already gone"):
+    with noticed("leaving the target failed: .*ConnectionError: already gone"):
         result = Experiment(target=Sticky, inputs=["a"]).run()
     assert result.summary.status == "completed"
 

@@ -56,7 +56,7 @@ def raising(error: BaseException) -> Callable[[], Any]:
         (GeneratorExit(), "GeneratorExit", ""),
         (BaseException("base"), "BaseException", "base"),
         (MemoryError(), "MemoryError", ""),
-        (ExceptionGroup("several", [ValueError("a"), KeyError("b")]), "ExceptionGroup", "several (2 sub-exceptions)"),
+        (ExceptionGroup("several", [ValueError("a"), KeyError("b")]), "ValueError", "a (and 1 more)"),
         (UnicodeError("half \ud800"), "UnicodeError", "half \\ud800"),
     ],
 )

@@ -12,8 +12,8 @@ import atexit
 import concurrent.futures
 import os
 import threading
-from collections.abc import Callable, Coroutine
-from contextlib import AbstractAsyncContextManager, suppress
+from collections.abc import Callable, Coroutine, Iterator
+from contextlib import AbstractAsyncContextManager, contextmanager, suppress
 from typing import Any, TypeVar
 
 from fluxloop.calling.daemons import DaemonThreads
@@ -24,9 +24,14 @@ _CLOSING_SECONDS = 2.0
 LEAVING_SECONDS = 30.0
 """How long leaving what was entered may take."""
 ANSWER_SECONDS = 0.5
-"""How long a loop may take to say that it is alive."""
+"""How long a loop may take to say that it is alive, once an attempt on it is over its time."""
+BUSY_SECONDS = 5.0
+"""How long it may take otherwise: a loop that is busy for a while is not blocked."""
+_MAX_FAILURES = 10
+"""How often in a row a loop may fail before it has taken a step."""
 BLOCKS = "blocks the event loop, where only `await` may wait"
 """What is said of an agent that does."""
+BROKEN = "the event loop was broken off by what an agent did to it"
 
 running: dict[asyncio.AbstractEventLoop, LoopThread] = {}
 """The loops of this process that agents run on, each with its thread."""
@@ -83,6 +88,10 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_forget)
 
 
+class NotLeft(Exception):  # noqa: N818 - no error of anybody's
+    """What was entered on a loop that an agent blocks cannot be left."""
+
+
 class LoopThread:
     """Run coroutines to their end on one loop, from any other thread.
 
@@ -102,6 +111,7 @@ class LoopThread:
         """Who has taken it and not given it back."""
         self._kept: set[asyncio.Task[Any]] = set()
         """Tasks that nobody else may hold; a loop holds its own only weakly."""
+        self._in_use: dict[object, Callable[[], None]] = {}
 
     @property
     def loop(self) -> asyncio.AbstractEventLoop:
@@ -129,15 +139,28 @@ class LoopThread:
         """Tell whether more can be run on it: an agent may block a loop, or shut down the threads behind it."""
         # asyncio's own mark, without which nobody can know before the first `asyncio.to_thread`.
         is_shut_down = getattr(self._loop, "_executor_shutdown_called", False)
-        return not is_shut_down and (self._loop is None or self.answers())
+        return not is_shut_down and (self._loop is None or self.answers(BUSY_SECONDS))
 
-    def answers(self) -> bool:
-        """Tell whether the loop is alive, or blocked by a call that does not await; once blocked, it stays so."""
+    def answers(self, seconds: float | None = None) -> bool:
+        """Tell whether the loop is alive, or blocked by a call that does not await; once blocked, it stays so.
+
+        Args:
+            seconds: how long it may take to say so.
+        """
         if not self._blocked:
             answered = threading.Event()
             self.loop.call_soon_threadsafe(answered.set)
-            self._blocked = not answered.wait(ANSWER_SECONDS)
+            self._blocked = not answered.wait(ANSWER_SECONDS if seconds is None else seconds)
         return not self._blocked
+
+    @contextmanager
+    def told_if_broken(self, call: Callable[[], None]) -> Iterator[None]:
+        """Have something called, from the loop's thread, should the loop come to its end while it is in use."""
+        self._in_use[key := object()] = call
+        try:
+            yield
+        finally:
+            del self._in_use[key]
 
     def run(self, coroutine: Coroutine[Any, Any, T], timeout: float | None = None) -> T:
         """Run a coroutine and return its result.
@@ -147,10 +170,18 @@ class LoopThread:
         """
         future = asyncio.run_coroutine_threadsafe(coroutine, self.loop)
         try:
-            return future.result(timeout)
+            return self._wait(future, timeout)
         except BaseException:
             future.cancel()  # the second Ctrl-C, which ends the waiting and not the coroutine
             raise
+
+    def _wait(self, future: concurrent.futures.Future[T], timeout: float | None = None) -> T:
+        def broken() -> None:
+            if not future.done():
+                future.set_exception(RuntimeError(BROKEN))
+
+        with self.told_if_broken(broken):
+            return future.result(timeout)
 
     def enter(self, manager: AbstractAsyncContextManager[T]) -> tuple[T, Callable[[], None]]:
         """Enter a context manager on the loop.
@@ -184,7 +215,7 @@ class LoopThread:
 
         def close() -> None:
             if self._blocked:
-                return  # what was entered there cannot be left
+                raise NotLeft
             if not task.done() and self._loop is not None:
                 self._loop.call_soon_threadsafe(leave.set)
             concurrent.futures.wait([left], LEAVING_SECONDS)
@@ -192,7 +223,7 @@ class LoopThread:
                 raise TimeoutError(f"it took longer than {LEAVING_SECONDS:g} s, and was given up")
             left.result()  # says why it has ended by itself
 
-        return entered.result(), close
+        return self._wait(entered), close
 
     def _start(self) -> None:
         loop = self._loop = asyncio.new_event_loop()
@@ -202,14 +233,31 @@ class LoopThread:
 
         def serve() -> None:
             asyncio.set_event_loop(loop)
-            while not self._closing:  # an agent may stop the loop, but not the experiment
-                # What a task of the agent's raises here, whoever awaits that task gets too.
-                with suppress(SystemExit, KeyboardInterrupt):
-                    loop.run_forever()
+            self._serve(loop)
             loop.close()
 
         self._thread = threading.Thread(target=serve, name="fluxloop-loop", daemon=True)
         self._thread.start()
+
+    def _serve(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Run the loop until it is closed: an agent may stop it, or nest another in it, but not the experiment."""
+        failures = 0
+
+        def step() -> None:
+            nonlocal failures
+            failures = 0
+
+        while not self._closing and failures < _MAX_FAILURES:
+            failures += 1
+            # What a task of the agent's raises here, whoever awaits that task gets too. What else comes through is
+            # of the loop's own, as after nest_asyncio, and another round is as good as the one before.
+            with suppress(BaseException):
+                loop.call_soon(step)
+                loop.run_forever()
+        if not self._closing:
+            self._blocked = True
+            for call in list(self._in_use.values()):
+                call()
 
     def close(self) -> None:
         """Cancel what is left, close the loop and end the thread, or leave a hung one behind."""
@@ -218,6 +266,8 @@ class LoopThread:
             return
         running.pop(loop, None)
         self._loop = self._thread = None
+        if not thread.is_alive():
+            return
         left = 1
         if not self._blocked:
             # Else: a task cancels whatever it finds, or the loop is blocked only now.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from queue import Empty, SimpleQueue
@@ -18,7 +17,7 @@ MAX_BATCH = 1_000
 """Attempts settled at a time; more would keep those that could start waiting."""
 
 Ended = SimpleQueue[tuple[OpenAttempt, Attempt] | BaseException]
-"""Attempts that have ended, what keeps all workers from running any, or a warning of one."""
+"""Attempts that have ended, or what keeps all workers from running any."""
 
 
 def at_least_one(parallel: int) -> int:
@@ -104,9 +103,6 @@ class Flight:
         return batch
 
     def _land(self, ended: tuple[OpenAttempt, Attempt] | BaseException, batch: list[Attempt]) -> None:
-        if isinstance(ended, Warning):
-            warnings.warn(ended, stacklevel=2)
-            return
         if isinstance(ended, BaseException):
             self._failure = ended  # raised once what has ended is settled
             return

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from contextvars import copy_context
@@ -14,6 +13,7 @@ from fluxloop.calling.loop import BLOCKS, running
 from fluxloop.clock import monotonic
 from fluxloop.executors.flight import Ended, Flight, at_least_one
 from fluxloop.lane import Lanes
+from fluxloop.notices import notice
 from fluxloop.records import Attempt
 from fluxloop.runner import Task
 from fluxloop.schedule import Schedule
@@ -96,7 +96,7 @@ class _Threads:
                 raise
             if not self._no_more:
                 self._no_more = True
-                warnings.warn(f"no more than {len(self._workers)} threads can be started", RuntimeWarning, stacklevel=2)
+                notice(f"no more than {len(self._workers)} threads can be started")
             return False
         return True
 
@@ -139,7 +139,7 @@ class _Threads:
                 return
             self._are_enough = True  # the others go on
             if self._entered:
-                self._ended.put(RuntimeWarning(f"one thread fewer: {error}"))
+                notice(f"one thread fewer: {error}")
 
     @contextmanager
     def closed_after(self) -> Iterator[_Threads]:

@@ -18,6 +18,7 @@ from fluxloop.calling.surroundings import importable
 from fluxloop.calling.target import Target, find_object, reference_to
 from fluxloop.runner import Task
 from fluxloop.testing import run_once
+from tests.noticing import noticed
 
 PROJECT = Path(__file__).parent.parent / "projects" / "calling_targets"
 
@@ -282,7 +283,7 @@ def test_a_target_that_cannot_be_left_costs_no_results(events: list[str], tmp_pa
         output_dir=tmp_path,
         overrides={"runner.python_path": [str(PROJECT)]},
     )
-    with pytest.warns(RuntimeWarning, match=rf"leaving the target failed: .*{told}"):
+    with noticed(rf"leaving the target failed: .*{told}"):
         result = experiment.run()
     assert result.summary.status == "completed"
     assert result.summary.total_traces == 1

@@ -17,6 +17,7 @@ import pytest
 
 import fluxloop
 from fluxloop import Experiment, ExperimentResult, TargetError, Trace
+from tests.noticing import noticed
 from tests.waiting import wait_until
 
 SYNC = [("inline", "sync"), ("threads", "sync")]
@@ -627,7 +628,7 @@ def test_a_target_that_cannot_be_left_costs_no_result(executor: str, kind: str) 
 
         run = staticmethod(as_agent(str.upper, kind))
 
-    with pytest.warns(RuntimeWarning, match=r"leaving the target failed: .*ConnectionError: already gone"):
+    with noticed(r"leaving the target failed: .*ConnectionError: already gone"):
         result = run(Sticky, executor, "a", "b")
     assert [trace.output for trace in result] == ["A", "B"]
 

@@ -26,6 +26,7 @@ from fluxloop.store.layout import STALLS
 from fluxloop.tracing.redaction import MASK
 from tests.executors import process_agents
 from tests.executors.process_agents import Point, Unreadable, noted
+from tests.noticing import noticed
 from tests.waiting import wait_until
 
 ROOT = Path(__file__).parent.parent.parent
@@ -353,10 +354,10 @@ def test_a_target_is_built_and_entered_once_by_each_worker(
 def test_leaving_that_fails_is_a_warning(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The runs are done and recorded; what a worker cannot close is told, without secrets."""
     monkeypatch.setenv("SERVICE_API_KEY", "sk-live-0123456789")
-    with pytest.warns(RuntimeWarning) as told:
+    with noticed() as told:
         result = run("Leaving", tmp_path, ["a"])
     assert outputs(result) == ["a"]
-    texts = [str(one.message) for one in told]
+    texts = told
     assert any(
         "leaving the target failed" in text and f"ConnectionError: cannot close {MASK}" in text for text in texts
     )
@@ -368,7 +369,7 @@ def test_leaving_that_hangs_is_a_warning(tmp_path: Path, monkeypatch: pytest.Mon
     """The worker is ended, and the experiment goes on to its end."""
     monkeypatch.setenv("LEAVES", "hanging")
     monkeypatch.setattr("fluxloop.executors.remote.local.CLOSING_SECONDS", 0.3)
-    with pytest.warns(RuntimeWarning, match="leaving the target took too long, and was given up"):
+    with noticed("leaving the target took too long, and was given up"):
         result = run("Leaving", tmp_path, ["a"])
     assert outputs(result) == ["a"]
 
@@ -602,10 +603,10 @@ def test_workers_that_cannot_load_the_target_are_done_without(tmp_path: Path, mo
     monkeypatch.syspath_prepend(str(tmp_path))
     import only_once  # type: ignore[import-not-found]
 
-    with pytest.warns(RuntimeWarning, match="no more than 1 at a time") as told:
+    with noticed("no more than 1 at a time") as told:
         result = run(only_once.agent, tmp_path, ["a", "b"])
     assert sorted(outputs(result)) == ["a", "b"]
-    assert [f"LookupError: {MASK}" in str(one.message) for one in told] == [True]
+    assert [f"LookupError: {MASK}" in one for one in told] == [True]
 
 
 def test_what_ran_it_is_kept(tmp_path: Path) -> None:

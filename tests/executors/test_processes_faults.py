@@ -20,6 +20,7 @@ import pytest
 from fluxloop import Experiment, ExperimentResult, TargetError, Trace
 from fluxloop.executors.remote.staff import MAX_FAILED_STARTS
 from tests.executors.faulty_agents import DEADLY, FAILING, HANGING, MEGABYTE, ODD
+from tests.noticing import noticed
 from tests.test_interrupts import Terminal
 from tests.waiting import wait_until
 
@@ -357,7 +358,7 @@ def run(text):
     return text
 """
     )
-    with pytest.warns(RuntimeWarning, match=r"no more than 1 at a time: .*ImportError: only two licences"):
+    with noticed(r"no more than 1 at a time: .*ImportError: only two licences"):
         traces = by_input(place.run("licensed:run", ["exits", *FINE]))
     assert Counter(trace.status for trace in traces.values()) == {"crashed": 1, "ok": len(FINE)}
 
@@ -372,7 +373,7 @@ def test_a_worker_ends_as_any_process_does(place: Place) -> None:
 
 def test_a_thread_left_behind_holds_up_nothing(place: Place) -> None:
     """Its worker is ended, and it is told."""
-    with pytest.warns(RuntimeWarning, match="leaving the target took too long"):
+    with noticed("leaving the target took too long"):
         result = place.run("LeavesThings.run", ["leaves a thread", "a"], parallel=1)
     assert result.summary.successful == 2
 

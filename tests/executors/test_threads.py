@@ -17,6 +17,7 @@ from fluxloop import Experiment, ExperimentResult, Task, ThreadsExecutor
 from fluxloop.plan import Plan
 from fluxloop.records import Case
 from fluxloop.schedule import Schedule
+from tests.noticing import noticed
 from tests.waiting import wait_until
 
 LIMIT = 0.3
@@ -171,7 +172,7 @@ def test_a_worker_that_entered_leaves_when_another_could_not(tmp_path: Path) -> 
             return text
 
     before = workers()
-    with pytest.warns(RuntimeWarning, match=r"one thread fewer: .*one is enough"):
+    with noticed(r"one thread fewer: .*one is enough"):
         result = run(Client, tmp_path, ["a", "b"], parallel=2)
     assert result.summary.passed == 2
     wait_until(lambda: workers() <= before)
@@ -189,7 +190,7 @@ def test_fewer_threads_than_asked_for_do_the_work(tmp_path: Path) -> None:
         return text
 
     try:
-        with pytest.warns(RuntimeWarning, match="no more than 1 threads can be started") as told:
+        with noticed("no more than 1 threads can be started") as told:
             result = run(agent, tmp_path, ["a", "b"], parallel=2, overrides={"runner.run_delay_seconds": 0.2})
     finally:
         threading.stack_size(before)

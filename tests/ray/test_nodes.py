@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 import fluxloop
+from tests.noticing import noticed
 from tests.ray.conftest import Run, command, numbers
 from tests.ray.nodes import PROCESSORS, Nodes
 from tests.waiting import wait_until
@@ -85,6 +86,6 @@ def test_too_large_a_worker_is_told_with_what_the_cluster_has(
     asked = r"no worker has found a place for 0.3 s: .* takes? 16 of a machine's processors \(runner.ray.num_cpus\)"
     has = r"the cluster has 4 on 2 machines, at most 2 on one; 4 are free"
     options = {"runner.ray.num_cpus": 16, "runner.grace_seconds": 0}
-    with pytest.warns(RuntimeWarning, match=f"{asked}, and {has}"):
+    with noticed(f"{asked}, and {has}"):
         result = run("crew:nothing", "a", max_time="1s", overrides=options)
     assert (result.summary.status, result.summary.not_run) == ("stopped", 1)

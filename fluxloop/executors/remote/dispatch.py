@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-import warnings
 from collections import deque
 from collections.abc import Iterator, Sequence
 
@@ -18,6 +17,7 @@ from fluxloop.executors.remote.inquiring import Inquiry
 from fluxloop.executors.remote.messages import Order
 from fluxloop.executors.remote.staff import QUICK_MS, Member, Staff
 from fluxloop.executors.remote.transport import Transport
+from fluxloop.notices import notice
 from fluxloop.pace import Pace
 from fluxloop.records import Attempt
 from fluxloop.runner import Task
@@ -210,7 +210,7 @@ class Dispatch:
         elif kind == messages.WITHDRAWN:
             self._grants.withdraw(member.link, data)
         elif kind == messages.REMARK:
-            _warn(data)
+            notice(_text(data))
         elif kind == messages.STACKS:
             busy = ", ".join(self._orders[ticket].planned.trace_id for ticket in member.orders)
             self._inquiry.hear(member.link, busy, _text(data))
@@ -329,17 +329,13 @@ class Dispatch:
             if link not in self._staff.members:
                 continue
             if kind == messages.REMARK:
-                _warn(data)
+                notice(_text(data))
             elif kind == messages.PRINTED:
                 _print(data)
 
 
 def _text(data: bytes) -> str:
     return data.decode("utf-8", "backslashreplace")
-
-
-def _warn(data: bytes) -> None:
-    warnings.warn(_text(data), RuntimeWarning, stacklevel=2)
 
 
 def _print(data: bytes) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gc
-import warnings
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -15,6 +14,7 @@ from fluxloop.executors.remote.local import CLOSING_SECONDS, TOOK_TOO_LONG
 from fluxloop.executors.remote.process import Preparation
 from fluxloop.executors.remote.relay import BEAT_SECONDS, Relay, Said, chunk, unpack
 from fluxloop.executors.remote.transport import Message
+from fluxloop.notices import notice
 from fluxloop.schedule import HEARTBEAT
 
 KILLING_SECONDS = 2.0
@@ -84,7 +84,7 @@ class RayWorkers:
         workers = "one takes" if self._places == 1 else f"{self._places} together take"
         asked = f"{workers} {self._num_cpus * self._places:g} of a machine's processors"
         told = f"no worker has found a place for {ROOM_SECONDS:g} s: {asked} (runner.ray.num_cpus)"
-        warnings.warn(f"{told}, and {self._cluster.room()}", RuntimeWarning, stacklevel=2)
+        notice(f"{told}, and {self._cluster.room()}")
 
     def _heard(self, stream: Any) -> list[Message]:
         relay = self._relays[stream]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable
 
 from attrs import Factory, define, field
@@ -10,6 +9,7 @@ from attrs import Factory, define, field
 from fluxloop.clock import monotonic
 from fluxloop.exceptions import TargetError
 from fluxloop.executors.remote.transport import Link, Transport
+from fluxloop.notices import notice
 
 MAX_SOLITARY = 8
 """How many workers run suspects at a time, beside the others."""
@@ -140,5 +140,5 @@ class Staff:
 
     def _tell_fewer(self) -> None:
         if self._why_fewer is not None:
-            warnings.warn(f"no more than {self.workers} at a time: {self._why_fewer}", RuntimeWarning, stacklevel=2)
+            notice(f"no more than {self.workers} at a time: {self._why_fewer}")
             self._why_fewer = None

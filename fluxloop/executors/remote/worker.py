@@ -19,6 +19,7 @@ from fluxloop.executors.remote.messages import RateAnswer, RateAsked, Result, Se
 from fluxloop.executors.remote.printing import printed_there
 from fluxloop.executors.remote.sending import loading
 from fluxloop.lane import Lane
+from fluxloop.notices import notice, notices_to
 from fluxloop.open_target import OpenTarget
 from fluxloop.rates import asked_elsewhere
 from fluxloop.records import RunError
@@ -66,6 +67,7 @@ class Worker:
         self._ident = threading.get_ident()
         try:
             with (
+                notices_to(lambda text: self._send(messages.REMARK, _utf8(text))),
                 printed_there(self._send),
                 captured_output(debugging=_no_terminal, redaction=self._task.redaction),
                 asked_elsewhere(self._ask),
@@ -98,11 +100,11 @@ class Worker:
         try:
             yield
         finally:
-            with warnings.catch_warnings(record=True) as remarks:
+            with warnings.catch_warnings(record=True) as warned:
                 warnings.simplefilter("always")
                 leave()
-            for remark in remarks:
-                self._send(messages.REMARK, _utf8(str(remark.message)))
+            for warning in warned:
+                notice(str(warning.message))
 
     def _more(self) -> Iterator[Any]:
         for _ in range(MAX_BATCH):
