@@ -12,6 +12,7 @@ from typing import Any
 
 import attrs
 
+from fluxloop.arguments import as_list, as_mapping
 from fluxloop.background import in_thread
 from fluxloop.calling.crossed import CrossedCases
 from fluxloop.calling.frameworks import conventions
@@ -31,7 +32,7 @@ from fluxloop.interrupt import Interrupt
 from fluxloop.plan import Cases, Plan, Shard, seed_of
 from fluxloop.progress import Progress, counted, progress_for
 from fluxloop.provenance import ran_on
-from fluxloop.reports.preview import Preview
+from fluxloop.reports.preview import Preview, rows_skipped
 from fluxloop.result import ExperimentResult
 from fluxloop.resuming.continuing import (
     Continuation,
@@ -61,8 +62,8 @@ class Experiment:
     Args:
         config: a configuration file, its content as a mapping, or None for the defaults.
         target: what to call, as text or as a callable or agent object of this process.
-        inputs: a file, or entries: texts, mappings with `input`, or `Case`s. An input may be any object that
-            can be copied, for each attempt gets its own.
+        inputs: a file, a data frame, or entries: texts, mappings with `input`, or `Case`s. An input may be any
+            object that can be copied, for each attempt gets its own.
         iterations: how many times each input is run.
         name: the experiment's name.
         output_dir: the folder in which the experiment makes its own.
@@ -91,7 +92,7 @@ class Experiment:
         progress: True shows progress, False none; by default there is a bar in a terminal or notebook.
 
     Raises:
-        ConfigError: with every problem of the configuration.
+        ConfigError: with every problem of the configuration, or where an argument is no list or mapping.
 
     Example:
         >>> from fluxloop import Experiment
@@ -131,6 +132,11 @@ class Experiment:
         overrides: Mapping[str, Any] | None = None,
         progress: bool | None = None,
     ) -> None:
+        personas = as_list("personas", personas, "['novice']")
+        input_ids = as_list("input_ids", input_ids, "['input_001']")
+        settings = as_list("settings", settings, "['runner.iterations=3']")
+        input_map = None if input_map is None else as_mapping("input_map", input_map, '{"input": "question"}')
+        overrides = None if overrides is None else as_mapping("overrides", overrides, '{"runner.iterations": 3}')
         self._entries = None if inputs is None or isinstance(inputs, str | os.PathLike) else inputs
         self._callable = None if target is None or isinstance(target, str) else target
         given = {
@@ -147,10 +153,10 @@ class Experiment:
             "output.directory": _here(output_dir),
             "seed": seed,
             "inputs.file": _here(inputs) if isinstance(inputs, str | os.PathLike) else None,
-            "inputs.personas": list(personas) or None,
-            "inputs.ids": list(input_ids) or None,
+            "inputs.personas": personas or None,
+            "inputs.ids": input_ids or None,
             "inputs.limit": limit,
-            "inputs.map": dict(input_map) if input_map else None,
+            "inputs.map": input_map or None,
             "fail_under": fail_under,
         }
         given = {**(overrides or {}), **{key: value for key, value in given.items() if value is not None}}
@@ -264,6 +270,7 @@ class Experiment:
         place = self._output / directory_name(self._directory, time_ns() / 1e9) if earlier is None else earlier.path
         return Preview(
             inputs=len(plan.cases),
+            empty_rows=self._subject.inputs.empty_rows,
             iterations=plan.iterations,
             runs=len(plan),
             shard=None if plan.shard is None else plan.shard.told(plan.total),
@@ -273,6 +280,10 @@ class Experiment:
             output=str(place),
             resumed=resumed,
         )
+
+    def _loaded_inputs(self) -> str:
+        inputs = self._subject.inputs
+        return f"Loaded {counted(len(inputs.cases), 'input')}{rows_skipped(inputs.empty_rows)}"
 
     def _load(self, loaded: LoadedConfig) -> None:
         self._loaded = loaded
@@ -336,7 +347,7 @@ class Experiment:
             task, _, binding = self._subject.task
             executor = self._subject.executor()
             plan = self.plan()
-            progress.info(f"Loaded {counted(len(self._subject.inputs.cases), 'input')}")
+            progress.info(self._loaded_inputs())
             if isinstance(binding, ReplayBinding):
                 _tell_replay(binding, progress)
             runs = counted(plan.total, "total run")
@@ -463,10 +474,11 @@ def _tell_replay(binding: ReplayBinding, progress: Progress) -> None:
 
 
 def _checked_sinks(sinks: Sequence[TraceSink]) -> tuple[TraceSink, ...]:
-    for sink in sinks:
+    given = as_list("sinks", sinks, "[MemorySink()]")
+    for sink in given:
         if not isinstance(sink, TraceSink):
             raise TypeError(f"sinks: expected objects of subclasses of fluxloop.TraceSink, got {sink!r}")
-    return tuple(sinks)
+    return tuple(given)
 
 
 def _checked_executor(executor: Executor) -> Executor:

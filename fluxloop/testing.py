@@ -15,6 +15,7 @@ from typing import Any
 
 import attrs
 
+from fluxloop.arguments import as_list, as_mapping
 from fluxloop.exceptions import InputError, Problem
 from fluxloop.inputs.copyable import copy_problem
 from fluxloop.records import Case, PlannedRun, Trace
@@ -53,16 +54,19 @@ def run_once(
     Raises:
         TargetError: the target cannot be loaded or bound.
         InputError: the input cannot be copied for the run.
+        ConfigError: a list or a mapping is none.
     """
     if (problem := copy_problem(input)) is not None:
         raise InputError([Problem("run_once", problem)])
+    args = as_mapping("args", args or {}, '{"model": "small"}')
+    metadata = as_mapping("metadata", metadata or {}, '{"level": 2}')
     task = Task(
         target=target,
-        args=dict(args or {}),
-        inject=tuple(inject),
+        args=args,
+        inject=tuple(as_list("inject", inject, "['persona']")),
         input_template=input_template,
         output_path=output_path,
-        import_places=tuple(import_places),
+        import_places=tuple(as_list("import_places", import_places, "[Path('src')]")),
         redaction=Redaction(secrets=secret_texts(capture(args))),
     )
     case = Case(0, "input_001", input, persona, capture(expected), capture(metadata) or None)

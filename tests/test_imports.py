@@ -30,6 +30,7 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "summary": ("records", "schedule", "statistics", "tracebacks"),
     "tracing": ("records", "clock", "interrupt"),
     "exceptions": ("tracing",),
+    "arguments": ("exceptions",),
     "recording": ("clock", "tracing"),
     "calling": ("records", "plan", "exceptions", "tracing", "recording"),
     "attempt": ("records", "clock", "system", "failures", "tracing"),
@@ -62,7 +63,7 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "watch": ("records", "clock", "interrupt", "schedule", "stacks", "calling"),
     "store": ("records", "clock", "system", "plan", "exceptions"),
     "sinks": ("records", "exceptions", "store", "summary", "tracing"),
-    "inputs": ("records", "interrupt", "exceptions", "plan", "tracing"),
+    "inputs": ("records", "interrupt", "exceptions", "arguments", "plan", "tracing"),
     "config": ("exceptions", "pace", "plan", "inputs", "store", "tracing"),
     "executors.chosen": ("exceptions", "config", "pace", "plan", "schedule"),
     "executors.remote.cluster": ("exceptions", "system"),
@@ -114,9 +115,18 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
         *("records", "exceptions", "calling", "config", "executors", "inputs", "progress", "recording", "resuming"),
         *("runner", "tracing"),
     ),
-    "generating": ("clock", "exceptions", "failures", "inputs", "config", "store", "tracing"),
+    "generating": (
+        "clock",
+        "exceptions",
+        "failures",
+        "inputs",
+        "config",
+        "store",
+        "tracing",
+        "arguments",
+    ),
     "scaffold": ("__init__", "exceptions", "inputs", "config", "generating"),
-    "testing": ("records", "exceptions", "schedule", "runner", "inputs", "tracing"),
+    "testing": ("records", "exceptions", "arguments", "schedule", "runner", "inputs", "tracing"),
 }  # `experiment` joins: it may import everything
 PURE = ("records", "pace", "plan", "schedule", "statistics")
 OUTSIDE = {"os", "io", "sys", "time", "datetime", "random", "secrets", "pathlib", "tempfile", "threading", "asyncio"}

@@ -14,6 +14,7 @@ from typing import Any
 import msgspec
 from attrs import evolve, frozen
 
+from fluxloop.arguments import as_list
 from fluxloop.exceptions import FluxloopError, GenerationError, UsageError
 from fluxloop.generating.deterministic import variations
 from fluxloop.generating.llm import kinds, open_service, write_variations
@@ -108,7 +109,9 @@ def generate(
         >>> generate({"base_inputs": ["How do I start?"]}, output=path, limit=20).count
         20
     """
-    given = {"limit": limit, "mode": mode, "strategies": list(strategies), "seed": seed}
+    personas = as_list("personas", personas, "['novice']")
+    strategies = as_list("strategies", strategies, "['base']")
+    given = {"limit": limit, "mode": mode, "strategies": strategies, "seed": seed}
     material = load_material(
         _source(config), overrides={**given, "model": model, "base_url": base_url, "parallel": parallel}
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import tempfile
 import threading
 import weakref
@@ -18,7 +19,8 @@ from attrs import define, frozen
 from fluxloop.exceptions import InputError, Problem
 from fluxloop.inputs.copyable import copy_problem
 from fluxloop.inputs.entry import EntryError, case_from
-from fluxloop.inputs.readers import READERS
+from fluxloop.inputs.given import listed
+from fluxloop.inputs.readers import READERS, Row
 from fluxloop.plan import Cases
 from fluxloop.records import Case
 from fluxloop.tracing.capture import capture
@@ -27,6 +29,9 @@ MAX_PROBLEMS = 20
 """Different problems told of one file before reading stops."""
 MAX_LISTED = 20
 """Ids or personas a message lists."""
+
+MAX_PATH = 200
+"""Characters shown of what is no file, for it may be a text that was taken for one."""
 
 _CHUNK = 1 << 18
 
@@ -56,6 +61,8 @@ class Inputs:
     cases: Cases
     digest: str
     """Of the selected cases in order, however the file writes them."""
+    empty_rows: int = 0
+    """Rows of a table whose cells are all empty, which are no inputs."""
 
 
 def inputs_from(
@@ -68,7 +75,8 @@ def inputs_from(
     """Read, check, count and digest inputs.
 
     Args:
-        source: a YAML, JSONL or CSV file by its suffix, or entries: texts, mappings or `Case`s.
+        source: a YAML, JSONL or CSV file by its suffix, or entries: texts, mappings, `Case`s, or the rows
+            of a data frame.
         names: which key of an entry to take for `input`, `id` and so on.
         selection: which of them are run; all by default.
         check: says why a case cannot be run, or None.
@@ -82,27 +90,28 @@ def inputs_from(
             spill = _Spill()
             scan = _Scan(str(source), selection, check, spill.add)
             scan.all(lambda: _entries(source), names or {})
-            return Inputs(cases=spill.finish(), digest=scan.digest)
+            return Inputs(cases=spill.finish(), digest=scan.digest, empty_rows=scan.empty_rows)
         except OSError as error:
             what = (
                 f"cannot be kept in {tempfile.gettempdir()}: {error.strerror or error}; set TMPDIR to a roomier folder"
             )
             raise InputError([Problem(str(source), what)]) from None
-    if isinstance(source, str | bytes | Mapping) or not isinstance(source, Iterable):
-        raise InputError([Problem("inputs", f"expected a list of entries, got {type(source).__name__}")])
-    listed = list(source)
+    entries = listed(source)
     kept: list[Case] = []
     scan = _Scan("inputs", selection, check, lambda case, line: kept.append(case))
-    scan.all(lambda: enumerate(listed, 1), names or {})
-    return Inputs(cases=kept, digest=scan.digest)
+    scan.all(lambda: enumerate(entries, 1), names or {})
+    return Inputs(cases=kept, digest=scan.digest, empty_rows=scan.empty_rows)
 
 
 def _entries(path: Path) -> Iterator[tuple[int, Any]]:
     reader = READERS.get(path.suffix.lower())
     if reader is None:
-        raise InputError(
-            [Problem(str(path), f"expected a file that ends in {', '.join(READERS)}, got {path.suffix or 'no suffix'}")]
-        )
+        what = f"expected a file that ends in {', '.join(READERS)}, got {path.suffix or 'no suffix'}"
+        where = str(path)
+        if not os.path.exists(path):
+            what = f"no such file; {what}; from Python, give texts in a list, as inputs=['…']"
+            where = where if len(where) <= MAX_PATH else f"{where[:MAX_PATH]}…"
+        raise InputError([Problem(where, what)])
     try:
         yield from reader(path)
     except OSError as error:
@@ -139,6 +148,7 @@ class _Scan:
         self._selective = selection != Selection()
         self._kept = 0
         self._total = 0
+        self.empty_rows = 0
 
     @property
     def digest(self) -> str:
@@ -147,7 +157,10 @@ class _Scan:
     def all(self, entries: Callable[[], Iterable[tuple[int, Any]]], names: Mapping[str, str]) -> None:
         try:
             for line, entry in entries():
-                self._one(line, entry, names)
+                if _is_no_row(entry):
+                    self.empty_rows += 1
+                else:
+                    self._one(line, entry, names)
         except InputError as error:
             raise InputError([*self._problems, *error.problems]) from None
         if self._problems:
@@ -155,7 +168,8 @@ class _Scan:
         if not self._total:
             raise InputError([Problem(self._place, "holds no inputs; it needs at least one")])
         if repeated := self._ids.repeated():
-            self._name_repeated(entries(), names, repeated)
+            rows = (one for one in entries() if not _is_no_row(one[1]))
+            self._name_repeated(rows, names, repeated)
         if problem := self._not_there():
             raise InputError([Problem(self._place, problem)])
 
@@ -256,6 +270,10 @@ class _Scan:
         if not self._kept:
             return "no input has both one of the personas and one of the ids selected"
         return None
+
+
+def _is_no_row(entry: Any) -> bool:
+    return isinstance(entry, Row) and entry.is_none
 
 
 def _case(entry: Any, index: int, names: Mapping[str, str]) -> Case:

@@ -38,13 +38,14 @@ def case_from(entry: Any, index: int, names: Mapping[str, str]) -> Case:
     elif isinstance(entry, Mapping):
         rest = dict(entry)
     else:
-        raise EntryError(f"expected a text or a mapping with 'input', got {_kind(entry)}")
+        hint = "" if isinstance(entry, _JSON) else '; give {"input": …} with it'
+        raise EntryError(f"expected a text or a mapping with 'input', got {_kind(entry)}{hint}")
     if names:
         rest = _renamed(entry, rest, names)
     take = rest.pop
     value = take("input", _ABSENT)
     if value is _ABSENT:
-        raise EntryError(_without_input(entry))
+        raise EntryError(_without_input(entry, names))
     id = take("id", None)
     persona = take("persona", None)
     expected = take("expected", None)
@@ -58,6 +59,7 @@ def case_from(entry: Any, index: int, names: Mapping[str, str]) -> Case:
 
 
 _ABSENT = object()
+_JSON = (bool, int, float, list, type(None))
 
 
 def _renamed(entry: Mapping[Any, Any], rest: dict[Any, Any], names: Mapping[str, str]) -> dict[Any, Any]:
@@ -74,7 +76,7 @@ def _renamed(entry: Mapping[Any, Any], rest: dict[Any, Any], names: Mapping[str,
 
 def _without_empty_cells(row: Row, names: Mapping[str, str]) -> dict[Any, Any]:
     input_key = names.get("input", "input")
-    return {key: cell for key, cell in row.items() if cell != "" or key == input_key}
+    return {key: cell for key, cell in row.items() if not row.is_empty(cell) or (key == input_key and cell is not None)}
 
 
 def _metadata(rest: dict[Any, Any], metadata: Any, source: Any) -> dict[str, Any]:
@@ -86,7 +88,9 @@ def _metadata(rest: dict[Any, Any], metadata: Any, source: Any) -> dict[str, Any
     return merged
 
 
-def _without_input(entry: Mapping[Any, Any]) -> str:
+def _without_input(entry: Mapping[Any, Any], names: Mapping[str, str]) -> str:
+    if (key := names.get("input", "input")) in entry:
+        return f"its {key!r} is missing; fill the cell, or leave the row out"
     columns = [str(key) for key in entry]
     others = [c for c in columns if c not in FIELDS]
     likely = next((c for c in others if c.lower() in _LIKELY), others[0] if others else None)

@@ -18,8 +18,17 @@ Entries = Iterator[tuple[int, Any]]
 _CSV_CELL = 1 << 30
 
 
-class Row(dict[str, str]):
-    """A CSV row, in which an empty cell may mean that there is none."""
+class Row(dict[str, Any]):
+    """A row of a table, in which an empty cell may mean that there is none."""
+
+    def is_empty(self, cell: Any) -> bool:
+        """Tell whether a cell holds nothing."""
+        return bool(cell == "")
+
+    @property
+    def is_none(self) -> bool:
+        """True when all its cells are empty, as those below the last row of a spreadsheet."""
+        return all(map(self.is_empty, self.values()))
 
 
 def read_jsonl(path: Path) -> Entries:
@@ -38,10 +47,17 @@ def read_jsonl(path: Path) -> Entries:
             try:
                 yield number, decode(line)
             except (msgspec.DecodeError, UnicodeDecodeError) as error:
-                what = NOT_UTF8 if not_utf8(line) else f"not valid JSON: {error}"
+                what = NOT_UTF8 if not_utf8(line) else f"not valid JSON: {error}{_hint(line)}"
                 raise InputError([Problem(f"{path}:{number}", what)]) from None
             except RecursionError:
                 raise InputError([Problem(f"{path}:{number}", "nested too deeply")]) from None
+
+
+def _hint(line: bytes) -> str:
+    """What to do where the line is one of a JSON array."""
+    text = line.strip()
+    is_array = text == b"[" or text.endswith(b",")
+    return "; expected one value a line, with no comma behind it and no list around all" if is_array else ""
 
 
 def read_csv(path: Path) -> Entries:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from attrs import frozen
 
+from fluxloop.progress import counted
+
 
 @frozen(kw_only=True)
 class Preview:
@@ -18,13 +20,15 @@ class Preview:
     output: str
     shard: str | None = None
     """Which of the shards it is, and how many of all runs it has."""
+    empty_rows: int = 0
+    """Rows of a table that are no inputs, because all their cells are empty."""
     resumed: str | None = None
     """Of an experiment that is taken up, how many runs are done and left."""
 
     def __str__(self) -> str:
         return "\n".join(
             (
-                f"inputs      {self.inputs}",
+                f"inputs      {self.inputs}{rows_skipped(self.empty_rows)}",
                 f"iterations  {self.iterations}",
                 f"runs        {self.runs}",
                 *([] if self.shard is None else [f"shard       {self.shard}"]),
@@ -35,3 +39,8 @@ class Preview:
                 f"output      {self.output}",
             )
         )
+
+
+def rows_skipped(empty: int) -> str:
+    """Return what is said behind the number of inputs of a table with empty rows."""
+    return f" ({counted(empty, 'empty row')} skipped)" if empty else ""

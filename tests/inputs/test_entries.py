@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import enum
 import io
 import json
 from collections import UserDict
@@ -11,6 +12,8 @@ from types import MappingProxyType
 from typing import Any
 
 import msgspec
+import numpy as np
+import pydantic
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -18,6 +21,21 @@ from hypothesis import strategies as st
 from fluxloop.exceptions import InputError
 from fluxloop.inputs.cases import Inputs, Selection, inputs_from
 from fluxloop.records import Case
+
+
+class Members(enum.Enum):
+    """What Python goes through although it is a class."""
+
+    A = "a"
+
+
+class Record(pydantic.BaseModel):
+    """What Python goes through field by field."""
+
+    input: str = "hi"
+
+
+A_LIST = "give a list of texts, or of mappings with 'input'"
 
 
 def lines(*entries: Any) -> str:
@@ -266,11 +284,38 @@ def test_python_entries() -> None:
 
 
 @pytest.mark.parametrize(
-    ("source", "kind"), [("hi", "str"), (b"hi", "bytes"), ({"input": "a"}, "dict"), (5, "int"), (None, "NoneType")]
+    ("source", "got", "way_out"),
+    [
+        ("hi", "'hi'", "for one input, give ['hi']"),
+        ("x" * 99, "a long text", "for one input, give […]"),
+        (b"hi", "bytes", "decode it, and give a list"),
+        ({"input": "a"}, "a mapping", "for one input, give [{…}]"),
+        ({"inputs": ["a"]}, "a mapping", "give what is below 'inputs'"),
+        (Case(0, "i", "hi"), "an object of class Case", "for one input, give it in a list"),
+        ({"a", "b"}, "a set", "it has no order, by which inputs are numbered: give a list, as sorted(…)"),
+        (io.StringIO("a\nb\n"), "an object of class StringIO", "give the path of a YAML, JSONL or CSV file, or a list"),
+        *((5, "5", A_LIST), (None, "nothing", A_LIST), (True, "true", A_LIST)),
+        *((len, "an object of class builtin_function_or_method", A_LIST), (str, "the class str", A_LIST)),
+        *((Members, "the class Members", A_LIST), (Record(), "an object of class Record", A_LIST)),
+    ],
+    ids=lambda value: type(value).__name__,
 )
-def test_what_is_no_list_of_entries(source: Any, kind: str) -> None:
-    """One text, one mapping or a number is not taken for a list of inputs."""
-    assert told(source) == [f"inputs: expected a list of entries, got {kind}"]
+def test_what_is_no_list_of_entries(source: Any, got: str, way_out: str) -> None:
+    """Nothing is taken for a list of inputs only because Python can go through it; the message says what to give."""
+    assert told(source) == [f"inputs: expected a list of entries, got {got}; {way_out}"]
+
+
+def test_an_object_as_an_entry() -> None:
+    """An object is an input, but no entry; the message says how it becomes one."""
+    assert told([Members.A]) == [
+        "inputs:1: expected a text or a mapping with 'input', got <Members.A: 'a'>; give {\"input\": …} with it"
+    ]
+
+
+def test_an_array_of_texts() -> None:
+    """The items of an array are Python's own texts."""
+    (case,) = inputs_from(np.array(["hi"])).cases
+    assert type(case.input) is str
 
 
 def test_half_characters_of_python() -> None:
@@ -423,17 +468,23 @@ def test_any_entries_through_yaml(folder: Path, listed: list[dict[str, Any]]) ->
     assert same(via(folder, "i.yaml", text), listed)
 
 
-@given(rows=st.lists(st.fixed_dictionaries({"input": texts, "persona": texts, "topic": texts}), min_size=1, max_size=4))
+ROWS = st.lists(st.fixed_dictionaries({"input": texts, "persona": texts, "topic": texts}), min_size=1, max_size=4)
+
+
+@given(rows=ROWS.filter(lambda rows: any(any(row.values()) for row in rows)))
 def test_any_rows_through_csv(folder: Path, rows: list[dict[str, str]]) -> None:
-    """Whatever cells a CSV file holds, the cases are those of the same texts in Python, empty ones left out."""
+    """Whatever cells a CSV file holds, the cases are those of the same texts in Python, empty ones left out.
+
+    A row without a cell that is not empty is no row at all.
+    """
     text = io.StringIO(newline="")
     writer = csv.DictWriter(text, ["input", "persona", "topic"])
     writer.writeheader()
     writer.writerows(rows)
-    assert same(
-        via(folder, "i.csv", text.getvalue()),
-        [{key: cell for key, cell in row.items() if cell or key == "input"} for row in rows],
-    )
+    found = via(folder, "i.csv", text.getvalue())
+    there = [row for row in rows if any(row.values())]
+    assert same(found, [{key: cell for key, cell in row.items() if cell or key == "input"} for row in there])
+    assert found.empty_rows == len(rows) - len(there)
 
 
 def same(inputs: Inputs, listed: list[dict[str, Any]]) -> bool:

@@ -199,15 +199,51 @@ def test_malformed_jsonl(faults: Any, text: str | bytes, message: str) -> None:
     assert line.startswith(message)
 
 
+@pytest.mark.parametrize(("text", "line"), [('"a"\n{"input": "b"},\n', 2), ('[\n"a"\n]\n', 1), ('"a",\n"b"', 1)])
+def test_a_json_array_over_lines(faults: Any, text: str, line: int) -> None:
+    """An array of JSON is told apart from lines of JSON, with what is expected."""
+    (told,) = faults("i.jsonl", text)
+    assert told.startswith(f"i.jsonl:{line}: not valid JSON: ")
+    assert told.endswith("; expected one value a line, with no comma behind it and no list around all")
+
+
 def test_csv(read: Any) -> None:
     """Rows below a header are inputs; an empty cell is absent except in `input`, and so is a cell that is not there."""
-    text = '\ufeff input ,persona,id,topic\n"a, ""b""",novice,x,\n"two\nlines"\n,expert,,t\n\n"",,,\n'
+    text = '\ufeff input ,persona,id,topic\n"a, ""b""",novice,x,\n"two\nlines"\n,expert,,t\n\n'
     assert [(c.id, c.input, c.persona, c.metadata) for c in read("i.csv", text).cases] == [
         ("x", 'a, "b"', "novice", None),
         ("input_002", "two\nlines", None, None),
         ("input_003", "", "expert", {"topic": "t"}),
-        ("input_004", "", None, None),
     ]
+
+
+@pytest.mark.parametrize(
+    ("text", "found", "empty"),
+    [
+        ("input,expected\nhi,yo\n,\n,\n", [("input_001", "hi")], 2),
+        ("input,expected\n,\nhi,yo\n,\nbye,\n", [("input_001", "hi"), ("input_002", "bye")], 2),
+        ('input\nhi\n""\n\n', [("input_001", "hi")], 1),
+        (",input\n0,hi\n1,\n", [("input_001", "hi")], 1),
+        ("input,id\nhi,x\n,y\n", [("x", "hi"), ("y", "")], 0),
+        ("input,expected\n ,\n", [("input_001", " ")], 0),
+    ],
+)
+def test_rows_of_a_csv_that_are_none(read: Any, text: str, found: list[Any], empty: int) -> None:
+    """A row whose cells are all empty is no input: it is passed over, counted, and takes no id."""
+    inputs = read("i.csv", text)
+    assert [(case.id, case.input) for case in inputs.cases] == found
+    assert inputs.empty_rows == empty
+
+
+def test_a_repeated_id_below_empty_rows(faults: Any) -> None:
+    """Empty rows do not shift what is told of the others."""
+    text = "input,id\n,\na,x\n,\nb,x\nc,\n"
+    assert faults("i.csv", text) == ["i.csv:5: the id 'x' is that of line 3 already; ids must differ"]
+
+
+def test_rows_that_are_all_none(faults: Any) -> None:
+    """A table of empty rows holds no inputs."""
+    assert faults("i.csv", "input,a\n,\n,\n") == ["i.csv: holds no inputs; it needs at least one"]
 
 
 @pytest.mark.parametrize("text", ["input\r\na\r\nb\r\n", "input\ra\rb\r", "input\na\nb", "\n\ninput\na\nb\n"])
@@ -281,6 +317,19 @@ def test_unknown_suffix(faults: Any, name: str, found: str) -> None:
     assert faults(name, "a") == [
         f"{name}: expected a file that ends in .yaml, .yml, .jsonl, .ndjson, .csv, got {found}"
     ]
+
+
+@pytest.mark.parametrize("text", ["What is a lambda?", "hello", "x" * 5000])
+def test_a_text_that_is_no_file(text: str) -> None:
+    """A text in the place of a file is told with where texts go."""
+    with pytest.raises(InputError) as caught:
+        inputs_from(Path(text))
+    (problem,) = caught.value.problems
+    assert problem.where == (text if len(text) < 200 else text[:200] + "…")
+    assert problem.message == (
+        "no such file; expected a file that ends in .yaml, .yml, .jsonl, .ndjson, .csv, got no suffix; "
+        "from Python, give texts in a list, as inputs=['…']"
+    )
 
 
 @pytest.mark.parametrize("suffix", ["yaml", "jsonl", "csv"])
