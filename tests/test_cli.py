@@ -648,7 +648,8 @@ BAD: dict[str, tuple[dict[str, str | bytes], list[str], str]] = {
     "class that cannot be built": (
         module("class Agent:\n    def __init__(self, key): ...\n    def run(self, x): ...\n", "cli_bad:Agent.run"),
         [],
-        "building it failed: TypeError: Agent.__init__() missing 1 required positional argument: 'key'",
+        "Agent needs key; write a factory without arguments, `def make(): return Agent(key=…).run`, "
+        "and name it cli_bad:make()",
     ),
     "factory raises": (
         module("def make():\n    raise OSError('no server')\n", "cli_bad:make()"),

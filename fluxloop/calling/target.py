@@ -70,6 +70,10 @@ class Target:
         """
         if isinstance(value, type):
             return cls._of_class(reference_to(value), value, [])
+        if _is_without_instance(value):
+            owner, name = value.__qualname__.split(".")[-2:]
+            way_out = f"give one of an instance, as {owner}(…).{name}"
+            raise TargetError(f"runner.target: {reference_to(value)} is a method without its instance; {way_out}")
         return cls._of(reference_to(value), value)
 
     @classmethod
@@ -80,7 +84,7 @@ class Target:
             return cls._of(reference, found(kind, names))
         if names:
             found(kind, names)  # a wrong name is told before anything is built
-        instance = _build(reference, kind)
+        instance = _build(reference, kind, "".join(f".{name}" for name in names))
         if not names:
             return cls._of(reference, instance, owner=instance)
 
@@ -196,6 +200,13 @@ def _is_context_manager(value: Any) -> bool:
 
 def _callable(reference: str, value: Any) -> Callable[..., Any]:
     """Return the function to call: LangGraph's and LangChain's methods first, then the object itself."""
+    if (kind := _class_in_partial(value)) is not None:
+        is_named = reference != reference_to(value)
+        way_out = (
+            f"name what it builds: {reference}()" if is_named else "give the instance it builds, or a method of it"
+        )
+        told = f"is a partial of the class {kind.__qualname__}, so each run would only build an instance"
+        raise TargetError(f"runner.target: {reference} {told}; {way_out}")
     if not inspect.isroutine(value):
         for name in ("ainvoke", "invoke"):
             if callable(method := getattr(value, name, None)):
@@ -213,6 +224,23 @@ def _callable(reference: str, value: Any) -> Callable[..., Any]:
     raise TargetError(
         f"runner.target: {reference} is {_describe(value)}, "
         f"which cannot be called and has no ainvoke, invoke or run{hint}"
+    )
+
+
+def _class_in_partial(value: Any) -> type | None:
+    """The class that a partial builds instances of; what a builtin class builds is an answer."""
+    if not isinstance(value, partial):
+        return None
+    while isinstance(value, partial):
+        value = value.func
+    return value if isinstance(value, type) and value.__module__ != "builtins" else None
+
+
+def _is_without_instance(value: Any) -> bool:
+    """Tell whether a function is a method that was taken from its class."""
+    owner = value.__qualname__.rpartition(".")[0] if inspect.isfunction(value) else ""
+    return (
+        bool(owner) and not owner.endswith("<locals>") and next(iter(inspect.signature(value).parameters), "") == "self"
     )
 
 
@@ -283,9 +311,11 @@ def _find_method(reference: str, start: Any, names: Sequence[str]) -> Any:
         raise TargetError(f"runner.target: {error}") from None
 
 
-def _build(reference: str, factory: Any) -> Any:
+def _build(reference: str, factory: Any, method: str = "") -> Any:
     if not callable(factory):
         raise TargetError(f"runner.target: {reference}: {_describe(factory)} is not a factory")
+    if needed := _required(factory):
+        raise TargetError(f"runner.target: {reference}: {_needing(reference, factory, needed, method)}")
     try:
         built = factory()
     except KeyboardInterrupt:
@@ -296,6 +326,27 @@ def _build(reference: str, factory: Any) -> Any:
         built.close()
         raise TargetError(f"runner.target: {reference}: a factory cannot be async; use a class with __aenter__")
     return built
+
+
+def _required(factory: Any) -> list[str]:
+    """The parameters without which a class or a factory cannot be called."""
+    try:
+        parameters = inspect.signature(factory).parameters.values()
+    except (TypeError, ValueError):  # a builtin that does not tell
+        return []
+    return [p.name for p in parameters if p.default is p.empty and p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)]
+
+
+def _needing(reference: str, factory: Any, needed: Sequence[str], method: str) -> str:
+    """Say how a class or factory is named that cannot be called without arguments."""
+    arguments = [f"{name}=…" for name in needed]
+    while isinstance(factory, partial):
+        factory, arguments = factory.func, ["…", *arguments]
+    name = getattr(factory, "__name__", type(factory).__name__)
+    call = f"{name}({', '.join(arguments)}){method}"
+    make = f"{reference.partition(':')[0]}:make()"
+    way_out = f"write a factory without arguments, `def make(): return {call}`, and name it {make}"
+    return f"{name} needs {', '.join(needed)}; {way_out}; or give {call} from Python"
 
 
 def user_failure(what: str, error: BaseException) -> str:

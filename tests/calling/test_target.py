@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+import fluxloop
 from fluxloop import Experiment, TargetError
 from fluxloop.calling.surroundings import importable
 from fluxloop.calling.target import Target, find_object, reference_to
@@ -151,6 +152,51 @@ def test_python_objects_are_targets_too(events: list[str]) -> None:
     assert run_once(c.Runs, "hi").output == "ran hi"
     assert run_once(c.invokes_async, "hi").output == "ainvoked hi"
     assert run_once(c.Agent.static, "hi").output == "static hi"
+
+
+def test_what_a_partial_builds_is_a_target(events: list[str]) -> None:
+    """A partial of a class is a factory, as the message says; one of a builtin class gives answers."""
+    assert run_once("calltargets:partial_that_runs()", "hi", import_places=[PROJECT]).output == "key hi"
+    assert run_once(functools.partial(int, base=2), "101").output == 5
+
+
+class Needing:
+    def __init__(self, key: str, *, url: str) -> None:
+        self.key = key
+
+    def answer(self, text: str) -> str:
+        return text
+
+    def act(self) -> None: ...
+
+    @fluxloop.agent
+    def traced(self, text: str) -> str:
+        return text
+
+
+@pytest.mark.parametrize(
+    ("target", "told"),
+    [
+        (
+            functools.partial(Needing, "x"),
+            "functools:partial is a partial of the class Needing, so each run would",
+        ),
+        (functools.partial(Needing, "x"), "; give the instance it builds, or a method of it"),
+        (Needing, ":Needing: Needing needs key, url; write a factory"),
+        (Needing, "; or give Needing(key=…, url=…) from Python"),
+        (
+            Needing.answer,
+            "Needing.answer is a method without its instance; give one of an instance, as Needing(…)",
+        ),
+        (Needing.act, "Needing.act is a method without its instance"),
+        (Needing.traced, "give one of an instance, as Needing(…).traced"),
+    ],
+)
+def test_a_python_object_that_is_yet_to_be_built(target: Any, told: str) -> None:
+    """What would only build an agent, or lacks it, is refused with what to give in its place."""
+    with pytest.raises(TargetError) as caught:
+        run_once(target, "hi")
+    assert told in str(caught.value)
 
 
 # Entered and left
@@ -314,7 +360,25 @@ def test_a_target_that_cannot_be_left_costs_no_results(events: list[str], tmp_pa
         ("calltargets:factory_that_fails()", "RuntimeError: no database"),
         ("calltargets:factory_that_exits()", "SystemExit: no key"),
         ("calltargets:async_factory()", "a factory cannot be async; use a class with __aenter__"),
-        ("calltargets:NeedsArguments.answer", "building it failed: TypeError: "),
+        (
+            "calltargets:NeedsArguments.answer",
+            "NeedsArguments needs key; write a factory without arguments, `def make(): return "
+            "NeedsArguments(key=…).answer`, and name it calltargets:make(); or give NeedsArguments(key=…).answer",
+        ),
+        ("calltargets:NeedsArguments", "`def make(): return NeedsArguments(key=…)`, and name it calltargets:make()"),
+        ("calltargets:namespace.needing.answer", "`def make(): return NeedsArguments(key=…).answer`"),
+        ("calltargets:factory_with_arguments()", "`def make(): return factory_with_arguments(key=…, url=…)`, and name"),
+        (
+            "calltargets:partial_of_a_class",
+            "is a partial of the class NeedsArguments, so each run would only ",
+        ),
+        ("calltargets:partial_of_a_class", "; name what it builds: calltargets:partial_of_a_class()"),
+        ("calltargets:partial_of_a_partial", "is a partial of the class NeedsArguments"),
+        ("calltargets:namespace.partial", "name what it builds: calltargets:namespace.partial()"),
+        (
+            "calltargets:partial_that_needs_more()",
+            "NeedsTwo needs url; write a factory without arguments, `def make(): return NeedsTwo(…, url=…)`",
+        ),
         ("calltargetz:function", "cannot import 'calltargetz': no module named 'calltargetz'; looked in"),
         ("calltargetz:function", "runner.python_path adds folders"),
         ("calltargets.py:function", "(write a module, not a path: calltargets:function)"),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Callable, Iterator
+from functools import partial
 from types import SimpleNamespace
 from typing import Any
 
@@ -122,8 +123,24 @@ class NeedsArguments:
         return text
 
 
+class NeedsTwo:
+    def __init__(self, key: str, url: str) -> None:
+        self.key = key
+
+    def run(self, text: str) -> str:
+        return f"{self.key} {text}"
+
+
+def factory_with_arguments(key: str, url: str, *more: str, kind: str = "a") -> NeedsTwo:
+    return NeedsTwo(key, url)
+
+
+partial_of_a_class = partial(NeedsArguments, "key")
+partial_of_a_partial = partial(partial(NeedsArguments), "key")
+partial_that_needs_more = partial(NeedsTwo, "key")
+partial_that_runs = partial(NeedsTwo, "key", "url")
 agent = Agent()
-namespace = SimpleNamespace(agent=agent, kind=Agent)
+namespace = SimpleNamespace(agent=agent, kind=Agent, needing=NeedsArguments, partial=partial_of_a_class)
 callable_instance = Callable_()
 async_callable_instance = AsyncCallable()
 runs = Runs()
