@@ -202,9 +202,7 @@ def _callable(reference: str, value: Any) -> Callable[..., Any]:
     """Return the function to call: LangGraph's and LangChain's methods first, then the object itself."""
     if (kind := _class_in_partial(value)) is not None:
         is_named = reference != reference_to(value)
-        way_out = (
-            f"name what it builds: {reference}()" if is_named else "give the instance it builds, or a method of it"
-        )
+        way_out = f"name what it builds: {reference}()" if is_named else "give what it builds, or a method of that"
         told = f"is a partial of the class {kind.__qualname__}, so each run would only build an instance"
         raise TargetError(f"runner.target: {reference} {told}; {way_out}")
     if not inspect.isroutine(value):
@@ -238,10 +236,10 @@ def _class_in_partial(value: Any) -> type | None:
 
 def _is_without_instance(value: Any) -> bool:
     """Tell whether a function is a method that was taken from its class."""
-    owner = value.__qualname__.rpartition(".")[0] if inspect.isfunction(value) else ""
-    return (
-        bool(owner) and not owner.endswith("<locals>") and next(iter(inspect.signature(value).parameters), "") == "self"
-    )
+    if not inspect.isfunction(value):
+        return False
+    owner = value.__qualname__.rpartition(".")[0]
+    return bool(owner) and not owner.endswith("<locals>") and [p.name for p in _parameters(value)][:1] == ["self"]
 
 
 def _describe(value: Any) -> str:
@@ -330,11 +328,15 @@ def _build(reference: str, factory: Any, method: str = "") -> Any:
 
 def _required(factory: Any) -> list[str]:
     """The parameters without which a class or a factory cannot be called."""
+    collecting = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+    return [p.name for p in _parameters(factory) if p.default is p.empty and p.kind not in collecting]
+
+
+def _parameters(function: Any) -> list[inspect.Parameter]:
     try:
-        parameters = inspect.signature(factory).parameters.values()
-    except (TypeError, ValueError):  # a builtin that does not tell
+        return list(inspect.signature(function).parameters.values())
+    except Exception:  # a builtin does not tell, and an odd class raises what it likes
         return []
-    return [p.name for p in parameters if p.default is p.empty and p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)]
 
 
 def _needing(reference: str, factory: Any, needed: Sequence[str], method: str) -> str:

@@ -13,7 +13,7 @@ from attrs import frozen
 
 from fluxloop.interrupt import Abandoned
 from fluxloop.tracing.capture import message, type_name
-from fluxloop.tracing.copies import FIXED, SHARED, TABLES, attributes, fresh, is_plain, parts
+from fluxloop.tracing.copies import FIXED, SHARED, attributes, fresh, is_plain, is_table, parts
 
 _TOO_DEEP = "it is nested too deeply"
 
@@ -60,7 +60,7 @@ def _same_in_both(path: str, value: Any, copied: Any) -> _Part | None:
     while left:
         path, value, copied = left.popleft()
         kind = type(value)
-        if id(value) in seen or kind in FIXED or kind.__module__.partition(".")[0] in TABLES:
+        if id(value) in seen or kind in FIXED or is_table(kind):
             continue
         seen.add(id(value))
         if value is copied:

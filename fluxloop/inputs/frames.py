@@ -41,7 +41,8 @@ def rows_of(frame: Any) -> list[Row]:
     known = _known(type(frame))
     if known is None:
         name = f"{type(frame).__module__.partition('.')[0]}.{type(frame).__qualname__}"
-        way_out = "collect() it first" if hasattr(frame, "collect") else "give its rows, as a list of mappings"
+        is_lazy = type(frame).__name__ == "LazyFrame"
+        way_out = "collect() it first" if is_lazy else "give its rows, as a list of mappings"
         raise InputError([Problem("inputs", f"expected a list of entries, got a {name}; {way_out}")])
     columns = frame.schema.names if known[0] == "pyarrow" else list(frame.columns)
     twice = sorted({str(name) for name, count in Counter(columns).items() if count > 1})

@@ -37,7 +37,7 @@ FIXED = frozenset(
 SHARED = (type, ModuleType, FunctionType, enum.Enum, ContextVar, functools._lru_cache_wrapper)
 """What is itself wherever it is met: a copy would be another thing."""
 _CONTAINERS = (dict, list, tuple, set, frozenset, deque)
-TABLES = ("numpy", "pandas", "polars", "pyarrow")
+_TABLES = ("numpy", "pandas", "polars", "pyarrow")
 """Packages whose objects hold data and nothing else."""
 
 
@@ -112,7 +112,7 @@ def _whole_copy(value: Any) -> Any:
 def _is_data(value: Any, above: set[int]) -> bool:
     """Tell whether there is nothing in a value but data."""
     kind = type(value)
-    if kind in FIXED or issubclass(kind, (*SHARED, bytearray)) or kind.__module__.partition(".")[0] in TABLES:
+    if kind in FIXED or issubclass(kind, (*SHARED, bytearray)) or is_table(kind):
         return True
     if not issubclass(kind, _CONTAINERS) and not _is_record(kind):
         return False
@@ -120,6 +120,11 @@ def _is_data(value: Any, above: set[int]) -> bool:
         return True
     above.add(id(value))
     return all(_is_data(part, above) for _, part in parts(value))
+
+
+def is_table(kind: type) -> bool:
+    """Tell whether objects of a type are arrays or frames, or parts of them."""
+    return str(kind.__module__).partition(".")[0] in _TABLES
 
 
 def _is_record(kind: type) -> bool:

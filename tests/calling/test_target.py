@@ -181,7 +181,7 @@ class Needing:
             functools.partial(Needing, "x"),
             "functools:partial is a partial of the class Needing, so each run would",
         ),
-        (functools.partial(Needing, "x"), "; give the instance it builds, or a method of it"),
+        (functools.partial(Needing, "x"), "; give what it builds, or a method of that"),
         (Needing, ":Needing: Needing needs key, url; write a factory"),
         (Needing, "; or give Needing(key=…, url=…) from Python"),
         (

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from fluxloop import Experiment
 from fluxloop.exceptions import InputError
 from fluxloop.inputs.cases import inputs_from
 
@@ -239,6 +240,14 @@ def test_a_repeated_id_below_empty_rows(faults: Any) -> None:
     """Empty rows do not shift what is told of the others."""
     text = "input,id\n,\na,x\n,\nb,x\nc,\n"
     assert faults("i.csv", text) == ["i.csv:5: the id 'x' is that of line 3 already; ids must differ"]
+
+
+def test_empty_rows_are_told_once(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    """An experiment says how many rows it has skipped, and runs the others."""
+    (tmp_path / "i.csv").write_text("input,expected\nhi,yo\n,\n,\n")
+    result = Experiment(target=str.upper, inputs=tmp_path / "i.csv", output_dir=tmp_path, progress=True).run()
+    assert [trace.output for trace in result] == ["HI"]
+    assert capfd.readouterr().err.count("Loaded 1 input (2 empty rows skipped)\n") == 1
 
 
 def test_rows_that_are_all_none(faults: Any) -> None:
