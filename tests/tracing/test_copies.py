@@ -99,7 +99,7 @@ SHARED = [
 ]
 
 
-@pytest.mark.parametrize("value", SHARED, ids=repr)
+@pytest.mark.parametrize("value", SHARED, ids=lambda value: type(value).__name__)
 def test_what_is_itself_wherever_it_is_met(value: Any) -> None:
     """What nothing can change, and what has an identity, is passed as it is, in objects too."""
     assert fresh(value) is value
@@ -150,7 +150,9 @@ def test_arrays_are_copied() -> None:
     assert array[0, 0] == 0
 
 
-@pytest.mark.parametrize("value", [threading.Lock(), (number for number in [1]), {}.keys()], ids=repr)
+@pytest.mark.parametrize(
+    "value", [threading.Lock(), (number for number in [1]), {}.keys()], ids=lambda value: type(value).__name__
+)
 def test_what_cannot_be_copied_raises(value: Any) -> None:
     """Nothing is shared in silence."""
     with pytest.raises(TypeError):
