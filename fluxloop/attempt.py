@@ -223,6 +223,8 @@ class OpenAttempt:
 
     def _attempt(self, status: Status, output: object, error: RunError | None) -> Attempt:
         run = self.run
+        if run.streams:
+            run.end_streams(self._end or 0)
         run.closed = True
         if run.redaction.needles is not self._needles:
             self._mask_again(run.redaction)

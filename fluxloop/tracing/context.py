@@ -9,6 +9,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from contextvars import ContextVar, Token, copy_context
 from typing import Any, ParamSpec, TypeVar
+from weakref import ReferenceType
 
 from fluxloop.clock import milliseconds, perf_counter_ns, timestamp
 from fluxloop.records import Observation, ObservationType, PlannedRun
@@ -48,6 +49,7 @@ class Run:
         "redaction",
         "stderr",
         "stdout",
+        "streams",
         "uncaptured",
     )
 
@@ -60,6 +62,8 @@ class Run:
         self.offset = offset
         """Nanoseconds from the performance counter to the wall clock, fixed for the run."""
         self.observations: list[Observation] = []
+        self.streams: dict[str, ReferenceType[Any]] = {}
+        """The calls whose streams are open, by the ids of their observations."""
         self.stdout: list[str] = []
         self.stderr: list[str] = []
         self.uncaptured = False
@@ -137,6 +141,13 @@ class Run:
         )
         self.observations.append(observation)
         return observation, start
+
+    def end_streams(self, end: int) -> None:
+        """End the observations of streams that are open still, with what has passed."""
+        for reference in list(self.streams.values()):
+            call = reference()
+            if call is not None:
+                call.end(at=end, note="left open")
 
     def end(self, observation: Observation, start: int, end: int | None = None) -> bool:
         """Give the observation its end, now by default; False when the run is over and its record written."""

@@ -68,7 +68,7 @@ def agent(
         description: kept in the observation's metadata.
         metadata: any further data, kept with each observation.
         capture_input: record the arguments, defaults included.
-        capture_output: record what is returned or yielded.
+        capture_output: record what is returned or yielded, or what passes through a stream that is returned.
 
     Example:
         >>> import fluxloop

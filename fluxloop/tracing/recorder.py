@@ -99,8 +99,28 @@ class Recorder:
                 captured[name] = masked_whole(captured[name])
         return captured
 
-    def succeed(self, scope: Scope, observation: Observation, start: int, output: Any) -> None:
-        end = perf_counter_ns()
+    def succeed(
+        self,
+        scope: Scope,
+        observation: Observation,
+        start: int,
+        output: Any,
+        *,
+        assembled: Any = None,
+        end: int | None = None,
+    ) -> None:
+        """End the observation with what the call gave.
+
+        Args:
+            scope: where the function was called.
+            observation: the call's.
+            start: when it began, on the performance counter.
+            output: what it returned, or what its stream has given.
+            assembled: the answer a stream has put together itself, for usage that its items do not tell.
+            end: when it ended; now by default.
+        """
+        if end is None:
+            end = perf_counter_ns()
         generated = self.type == "generation"
         # Captured first: in another thread the run may be over before a large value is.
         plain = capture(output, scope[0].redaction) if generated or self.capture_output else None
@@ -111,6 +131,10 @@ class Recorder:
         if generated:
             observation.usage = find_usage(plain)
             observation.model = find_model(plain) or observation.model
+            if assembled is not None and observation.usage is None:
+                told = capture(assembled, scope[0].redaction)
+                observation.usage = find_usage(told)
+                observation.model = find_model(told) or observation.model
 
     def fail(self, scope: Scope, observation: Observation, start: int, error: BaseException) -> None:
         if scope[0].end(observation, start):

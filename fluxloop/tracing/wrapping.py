@@ -1,19 +1,27 @@
 """Functions of every kind → the same functions, recorded.
 
 Outside a run a wrapped function behaves as it did, for one look-up. Inside one, neither what it
-returns nor what it raises changes.
+returns nor what it raises changes; a stream or a coroutine it returns has a proxy, which behaves
+as it does.
 """
 
 from __future__ import annotations
 
 import functools
 import inspect
+from collections.abc import Callable
+from types import CoroutineType
 from typing import Any
 
-from fluxloop.tracing.context import current, leave
+from fluxloop.records import Observation
+from fluxloop.tracing.context import Scope, current, leave
+from fluxloop.tracing.proxy import proxied
 from fluxloop.tracing.recorder import Recorder, Wanted, unbound
 from fluxloop.tracing.signed import signed
-from fluxloop.tracing.stepping import AsyncSteps, Steps
+from fluxloop.tracing.stepping import AsyncSteps, Steps, StreamedCall
+
+_WHOLE = frozenset({type(None), bool, int, float, str, bytes, list, tuple, dict})
+"""What is there at once; asked first because it is the rule."""
 
 
 def wrap(function: Any, wanted: Wanted) -> Any:
@@ -54,8 +62,7 @@ def _wrap_function(function: Any, recorder: Recorder) -> Any:
             raise
         finally:
             current.reset(token)
-        recorder.succeed(scope, observation, start, output)
-        return output
+        return _handed_on(recorder, scope, observation, start, output)
 
     return wrapper
 
@@ -74,10 +81,36 @@ def _wrap_coroutine(function: Any, recorder: Recorder) -> Any:
             raise
         finally:
             leave(token)
-        recorder.succeed(scope, observation, start, output)
-        return output
+        return _handed_on(recorder, scope, observation, start, output)
 
     return signed(function, "coroutine", call)
+
+
+async def _awaited(
+    recorder: Recorder, scope: Scope, observation: Observation, start: int, coroutine: Callable[[], Any]
+) -> Any:
+    token = current.set((scope[0], observation.id))
+    try:
+        output = await coroutine()
+    except BaseException as error:
+        recorder.fail(scope, observation, start, error)
+        raise
+    finally:
+        leave(token)
+    return _handed_on(recorder, scope, observation, start, output)
+
+
+def _handed_on(recorder: Recorder, scope: Scope, observation: Observation, start: int, output: Any) -> Any:
+    """What the caller gets: the output, or what gives it later, which is then when the observation ends."""
+    kind = type(output)
+    if kind not in _WHOLE:
+        if kind is CoroutineType:  # as the methods of asynchronous clients return, which are no coroutine functions
+            return _awaited(recorder, scope, observation, start, lambda: output)
+        proxy = proxied(output, lambda: StreamedCall(recorder, scope, observation, start, output))
+        if proxy is not None:
+            return proxy
+    recorder.succeed(scope, observation, start, output)
+    return output
 
 
 def _wrap_generator(function: Any, recorder: Recorder) -> Any:
