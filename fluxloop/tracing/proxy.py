@@ -7,8 +7,8 @@ cannot be.
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Generator, Iterator
+from types import CoroutineType
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -26,25 +26,23 @@ _FORWARDED = (
 
 
 def proxied(source: Any, call: Callable[[], StreamedCall]) -> Any:
-    """Return a proxy of what a function has returned, None when that is no stream.
+    """Return a proxy of what a function has returned, None when that gives no stream.
 
-    A stream is what is an iterator by its type, or a context manager that can only be entered, as
-    those are that give streams.
+    A stream is what is an iterator by its type. A context manager that is good for nothing but
+    entering it may give one.
 
     Args:
         source: what was returned.
         call: gives the call it belongs to.
     """
-    kind = type(source)
-    try:
-        proxy = _proxies[kind]
-    except KeyError:
-        proxy = _proxies[kind] = _proxy_of(kind)
-    except Abandoned:
-        raise
-    except BaseException:  # a metaclass can be as hostile as any object
-        return None
+    proxy = _proxy_for(type(source))
     return None if proxy is None else proxy(source, call())
+
+
+def _stream_of(source: Any, call: StreamedCall) -> Any:
+    """A proxy of a further stream of the call, None when it is none."""
+    proxy = _proxy_for(type(source))
+    return proxy(source, call) if proxy is not None and issubclass(proxy, Iterator | AsyncIterator) else None
 
 
 class Proxy:
@@ -83,8 +81,8 @@ class Proxy:
         known = self._fluxloop_inner.get(name)
         if known is not None and known[0] is value:
             return known[1]
-        # Texts alone, say, of a stream of events: whoever reads them reads the stream.
-        inner = proxied(value, lambda: self._fluxloop_call) if _is_stream(type(value)) else None
+        # For example the texts alone of a stream of events: whoever reads them reads the stream.
+        inner = _stream_of(value, self._fluxloop_call)
         if inner is None:
             return value
         self._fluxloop_inner[name] = (value, inner)
@@ -116,25 +114,29 @@ def _only_gives(kind: type) -> bool:
     return is_manager and all(name.startswith("_") for name in dir(kind))
 
 
-def _proxy_of(kind: type) -> type[Proxy] | None:
+def _proxy_for(kind: type) -> type[Proxy] | None:
     try:
-        if not _is_stream(kind) and not _only_gives(kind):
-            return None
-        names: dict[str, Any] = {"__slots__": (), "__module__": kind.__module__, "__doc__": kind.__doc__}
-        for name in _FORWARDED:
-            if _has(kind, name):
-                names[name] = _forwarded(name) if getattr(kind, name) is not None else None
-        for name, method in _METHODS.items():
-            if _has(kind, name) and callable(getattr(kind, name)):
-                names[name] = method
-        for base, methods in ((Generator, _GENERATOR), (AsyncGenerator, _ASYNC_GENERATOR)):
-            if issubclass(kind, base):
-                names.update(methods)
-        return type(kind.__name__, (Proxy,), names)
+        if kind not in _proxies:
+            _proxies[kind] = _proxy_type(kind) if _is_stream(kind) or _only_gives(kind) else None
+        return _proxies[kind]
     except Abandoned:
         raise
     except BaseException:  # a metaclass can be as hostile as any object
         return None
+
+
+def _proxy_type(kind: type) -> type[Proxy]:
+    names: dict[str, Any] = {"__slots__": (), "__module__": kind.__module__, "__doc__": kind.__doc__}
+    for name in _FORWARDED:
+        if _has(kind, name):
+            names[name] = _forwarded(name) if getattr(kind, name) is not None else None
+    for name, method in _METHODS.items():
+        if _has(kind, name) and callable(getattr(kind, name)):
+            names[name] = method
+    for base, methods in ((Generator, _GENERATOR), (AsyncGenerator, _ASYNC_GENERATOR)):
+        if issubclass(kind, base):
+            names.update(methods)
+    return type(kind.__name__, (Proxy,), names)
 
 
 def _forwarded(name: str) -> Any:
@@ -182,24 +184,25 @@ async def _athrow(self: Proxy, *error: Any) -> Any:
     return await self._fluxloop_call.step_async(self._fluxloop_source.athrow, *error)
 
 
+async def _aclose(self: Proxy) -> None:
+    await _closed(self._fluxloop_call, self._fluxloop_source.aclose)
+
+
 def _closing(name: str) -> Any:
     def method(self: Proxy, *args: Any, **kwargs: Any) -> Any:
         call = self._fluxloop_call
-        closed = call.work(getattr(self._fluxloop_source, name), *args, **kwargs)
-        if inspect.isawaitable(closed):
-            return _closing_async(call, closed)
+        closing = call.work(getattr(self._fluxloop_source, name), *args, **kwargs)
+        if type(closing) is CoroutineType:
+            return _closed(call, lambda: closing)
         call.end()
-        return closed
+        return closing
 
     method.__name__ = name
     return method
 
 
-async def _closing_async(call: StreamedCall, closed: Any) -> Any:
-    async def done() -> Any:
-        return await closed
-
-    result = await call.work_async(done)
+async def _closed(call: StreamedCall, closing: Callable[[], Any]) -> Any:
+    result = await call.work_async(closing)
     call.end()
     return result
 
@@ -209,7 +212,7 @@ def _entered(self: Proxy, entered: Any) -> Any:
     if entered is self._fluxloop_source:
         return self
     call = self._fluxloop_call
-    inner = proxied(entered, lambda: call) if _is_stream(type(entered)) else None
+    inner = _stream_of(entered, call)
     if inner is None:
         call.give(entered)
         return entered
@@ -254,7 +257,7 @@ _METHODS = {
     "aclose": _closing("aclose"),
 }
 _GENERATOR = {"send": _send, "throw": _throw}
-_ASYNC_GENERATOR = {"asend": _asend, "athrow": _athrow}
+_ASYNC_GENERATOR = {"asend": _asend, "athrow": _athrow, "aclose": _aclose}
 
 _proxies: WeakKeyDictionary[type, type[Proxy] | None] = WeakKeyDictionary()
 """By the type of the stream."""

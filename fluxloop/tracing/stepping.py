@@ -153,7 +153,9 @@ class StreamedCall:
             output, note = self.source, "never read"
         if note is not None:
             self._observation.metadata = {**(self._observation.metadata or {}), "stream": note}
-        self._recorder.succeed(self._scope, self._observation, self._start, output, assembled=assembled, end=at)
+        # A run may be over before another thread has begun.
+        end = None if at is None else max(at, self._start)
+        self._recorder.succeed(self._scope, self._observation, self._start, output, assembled=assembled, end=end)
         if error is not None and not isinstance(error, GeneratorExit):
             self._recorder.fail(self._scope, self._observation, self._start, error)
 

@@ -73,15 +73,7 @@ def _wrap_coroutine(function: Any, recorder: Recorder) -> Any:
         if scope is None:
             return await function(*args, **kwargs)
         observation, start = recorder.begin(scope, args, kwargs)
-        token = current.set((scope[0], observation.id))
-        try:
-            output = await function(*args, **kwargs)
-        except BaseException as error:
-            recorder.fail(scope, observation, start, error)
-            raise
-        finally:
-            leave(token)
-        return _handed_on(recorder, scope, observation, start, output)
+        return await _awaited(recorder, scope, observation, start, functools.partial(function, *args, **kwargs))
 
     return signed(function, "coroutine", call)
 

@@ -567,6 +567,10 @@ def test_hostile_streams_do_no_harm() -> None:
         with pytest.raises(ZeroDivisionError):
             stream.close()
 
+    class Holder(Stream):
+        inner = object.__new__(HostileType("Hostile", (), {}))
+
+    assert observed(Holder("a"), lambda stream: stream.inner is Holder.inner and list(stream)).output == "a"
     call = observed(Evasive("a", "b"), read)
     assert (call.output, call.error) == ("ab", None)
     hostile = HostileType("Hostile", (Stream,), {})
