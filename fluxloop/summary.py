@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import math
 from array import array
-from collections.abc import Iterable
 from typing import Any, Literal, Protocol
 
 from attrs import Factory, define, frozen
 
+from fluxloop.clusters import Clusters
 from fluxloop.records import RunError, Status, Usage
 from fluxloop.statistics import pass_rate_interval
 from fluxloop.tracebacks import place
@@ -185,10 +185,7 @@ class SummaryBuilder:
     personas: dict[str, PersonaRow] = Factory(dict)
     durations: array[float] = Factory(lambda: array("d"))
     duration_sum: float = 0.0
-    # Runs and passes by input position, or by source where inputs name one.
-    _runs: array[int] = Factory(lambda: array("I"))
-    _passes: array[int] = Factory(lambda: array("I"))
-    _source_runs: dict[str, list[int]] = Factory(dict)
+    _clusters: Clusters = Factory(Clusters)
 
     def add(self, trace: FinishedRun) -> ErrorGroup | None:
         """Count one finished run; return its error's group when it is the first of it."""
@@ -202,8 +199,10 @@ class SummaryBuilder:
         if trace.usage is not None:
             self.usage = trace.usage if self.usage is None else self.usage + trace.usage
         judged = trace.error is None or trace.error.kind != "infrastructure"
-        if judged:
-            self._count_cluster(trace)
+        metadata = trace.metadata
+        source = metadata.get("source_id") if metadata else None
+        passed = judged and trace.passed
+        self._clusters.add(trace.input_index, trace.input_id, None if source is None else str(source), judged, passed)
         if trace.output is None and trace.status == "ok":
             self.without_output += 1
         if judged and not trace.passed:
@@ -218,22 +217,6 @@ class SummaryBuilder:
             row.failed += 1
         elif len(self.failing) < MAX_FAILING_INPUTS:
             self.failing[trace.input_index] = FailingInput(input_id=trace.input_id, failed=1)
-
-    def _count_cluster(self, trace: FinishedRun) -> None:
-        metadata = trace.metadata
-        source = metadata.get("source_id") if metadata else None
-        if source is not None:
-            counts = self._source_runs.setdefault(str(source), [0, 0])
-            counts[0] += 1
-            counts[1] += trace.passed
-            return
-        missing = trace.input_index + 1 - len(self._runs)
-        if missing > 0:
-            empty = bytes(missing * self._runs.itemsize)
-            self._runs.frombytes(empty)
-            self._passes.frombytes(empty)
-        self._runs[trace.input_index] += 1
-        self._passes[trace.input_index] += trace.passed
 
     def _count_persona(self, persona: str, passed: bool, judged: bool) -> None:
         row = self.personas.get(persona)
@@ -314,12 +297,8 @@ class SummaryBuilder:
         return (f"{failures} of the agent {RE_ROLLED}",)
 
     def _pass_rate(self) -> PassRate | None:
-        runs: Iterable[int] = self._runs
-        passes: Iterable[int] = self._passes
-        if self._source_runs:
-            runs = [*runs, *(counts[0] for counts in self._source_runs.values())]
-            passes = [*passes, *(counts[1] for counts in self._source_runs.values())]
-        interval = pass_rate_interval(runs, passes)  # type: ignore[arg-type]
+        runs, passes = self._clusters.counts()
+        interval = pass_rate_interval(runs, passes)
         if interval is None:
             return None
         return PassRate(

@@ -17,6 +17,7 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "clock": LEAF,
     "system": LEAF,
     "statistics": LEAF,
+    "clusters": LEAF,
     "background": ("system",),
     "interrupt": ("clock", "system"),
     "notices": LEAF,
@@ -27,7 +28,13 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "provenance": ("__init__",),
     "plan": ("records",),
     "schedule": ("records", "pace"),
-    "summary": ("records", "schedule", "statistics", "tracebacks"),
+    "summary": (
+        "records",
+        "schedule",
+        "statistics",
+        "tracebacks",
+        "clusters",
+    ),
     "tracing": ("records", "clock", "interrupt"),
     "exceptions": ("tracing",),
     "arguments": ("exceptions",),
@@ -128,7 +135,7 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "scaffold": ("__init__", "exceptions", "inputs", "config", "generating"),
     "testing": ("records", "exceptions", "arguments", "schedule", "runner", "inputs", "tracing"),
 }  # `experiment` joins: it may import everything
-PURE = ("records", "pace", "plan", "schedule", "statistics")
+PURE = ("records", "pace", "plan", "schedule", "statistics", "clusters")
 OUTSIDE = {"os", "io", "sys", "time", "datetime", "random", "secrets", "pathlib", "tempfile", "threading", "asyncio"}
 
 
