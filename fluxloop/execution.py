@@ -154,6 +154,7 @@ class Execution:
         finally:
             self.interrupt.hold()
             self.progress.stop()
+            self.summary.failures_left = schedule.failures_left
         if ended_by is not None and self._left:
             self._tell_once("stopped", f"Stopping. Reason: {ended_by}.")
             return "stopped", str(ended_by)
@@ -248,6 +249,7 @@ class Execution:
 
     def _last_words(self, schedule: Schedule, sinks_hang: bool) -> None:
         """Leave honest files behind when the process is about to end."""
+        self.summary.failures_left = schedule.failures_left
         with suppress(SinkError, OSError):
             self._finish(*self._outcome(schedule), sinks_hang=sinks_hang)
         self.progress.stop()

@@ -82,8 +82,8 @@ class Experiment:
         shard: run only this share of the runs, as `"2/8"`; the others are for other machines.
         resume: go on with an experiment begun before: its directory; `last` for the newest of the name;
             `auto` for the newest of the same plan that is unfinished, if there is one. See `resume`.
-        retry_failed: on resume, run again what infrastructure, time or a crash ended (`failed`), or
-            whatever failed (`all`), which biases the pass rate upwards.
+        retry_failed: on resume, run again what infrastructure ended (`infrastructure`); that and timeouts
+            and crashes (`failed`); or whatever failed (`all`). The last two bias the pass rate upwards.
         force: resume although the runs would not be alike.
         capture_output: keep what a run prints and logs with it, rather than on the screen.
         sinks: where traces go beside the files.

@@ -16,8 +16,10 @@ from fluxloop.clock import timestamp
 from fluxloop.exceptions import OutputError
 from fluxloop.store.layout import CONFIG, SUMMARY, TRACE_SUMMARY
 from fluxloop.store.lock import writer_of
+from fluxloop.store.recovery import count_superseded
 from fluxloop.store.rewriting import current_file
 from fluxloop.summary import ExperimentStatus
+from fluxloop.verdict import verdict
 
 ListedStatus = Literal["running", "killed", "completed", "interrupted", "stopped", "failed", "damaged"]
 
@@ -40,6 +42,8 @@ class ListedExperiment:
     passed: int | None
     pass_rate: float | None
     """The share of the judged runs that passed."""
+    is_biased: bool
+    """True when failures of the agent were replaced by later results; of retries that is known at the end."""
     size_bytes: int
     """Everything in its directory."""
 
@@ -59,6 +63,13 @@ class _Told(msgspec.Struct):
     pass_rate: _Rate | None
     started_at: str
     completed_at: str | None
+    rerolled: int = 0
+    passed_after_failure: int = 0
+    left_out_after_failure: int = 0
+
+    @property
+    def is_biased(self) -> bool:
+        return any((self.rerolled, self.passed_after_failure, self.left_out_after_failure))
 
 
 class _Kind(msgspec.Struct):
@@ -193,14 +204,17 @@ def _listed(found: _Found) -> ListedExperiment:
             planned=None,
             passed=None,
             pass_rate=None,
+            is_biased=False,
             size_bytes=_size(path),
         )
     status = "running" if writer is not None else "killed" if told.status == "running" else told.status
     runs, passed = told.total_traces, told.passed
     rate = None if told.pass_rate is None else told.pass_rate.value
+    is_biased = told.is_biased
     if status in ("running", "killed"):
         runs, passed, judged = _counted(current_file(path, TRACE_SUMMARY))
         rate = passed / judged if judged else None
+        is_biased |= _is_rerolled(path)
     return ListedExperiment(
         path=path,
         name=told.experiment_name,
@@ -212,12 +226,13 @@ def _listed(found: _Found) -> ListedExperiment:
         planned=told.planned,
         passed=passed,
         pass_rate=rate,
+        is_biased=is_biased,
         size_bytes=_size(path),
     )
 
 
 def _counted(path: Path) -> tuple[int, int, int]:
-    """How many runs are recorded, how many of them passed, and how many are judged: no outage ended them."""
+    """How many runs are recorded, how many of them passed, and how many are judged."""
     runs = passed = judged = 0
     try:
         with path.open("rb", buffering=1 << 20) as lines:
@@ -227,11 +242,19 @@ def _counted(path: Path) -> tuple[int, int, int]:
                 except (msgspec.DecodeError, UnicodeDecodeError):
                     continue  # being written, or torn; `fluxloop verify` tells
                 runs += 1
-                passed += run.passed
-                judged += run.error is None or run.error.kind != "infrastructure"
+                counts_as = verdict(run)
+                passed += counts_as == "passed"
+                judged += counts_as != "left out"
     except OSError:
         pass
     return runs, passed, judged
+
+
+def _is_rerolled(path: Path) -> bool:
+    try:
+        return count_superseded(path)[1] > 0
+    except OutputError:  # `fluxloop verify` tells
+        return False
 
 
 def _size(path: Path) -> int:

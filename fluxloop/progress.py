@@ -17,6 +17,7 @@ from fluxloop.clock import monotonic
 from fluxloop.records import Trace
 from fluxloop.schedule import Schedule
 from fluxloop.summary import ErrorGroup
+from fluxloop.verdict import verdict
 
 LOG_SECONDS = 5.0
 """The least time between two lines where there is no terminal."""
@@ -180,10 +181,9 @@ class LogProgress(Progress):
     def update(self, trace: Trace, first: ErrorGroup | None) -> None:
         """Count, and write a line when it is time for one."""
         self._done += 1
-        if trace.error is not None and trace.error.kind == "infrastructure":
-            self._infrastructure += 1
-        elif not trace.passed:
-            self._failed += 1
+        counts_as = verdict(trace)
+        self._failed += counts_as == "failed"
+        self._infrastructure += counts_as == "left out"
         if first is not None:
             self._announce(first)
         now = monotonic()

@@ -11,6 +11,7 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, TypeVar
 
+import attrs
 import msgspec
 
 from fluxloop.exceptions import MissingPackageError, OutputError
@@ -18,9 +19,10 @@ from fluxloop.progress import counted, shown_place
 from fluxloop.records import Trace, TraceSummary
 from fluxloop.store.codec import decode_trace, decode_trace_summary
 from fluxloop.store.layout import SUMMARY, TRACE_SUMMARY, TRACES
+from fluxloop.store.recovery import count_superseded
 from fluxloop.store.rewriting import current_file
 from fluxloop.store.runs import StoredRuns
-from fluxloop.summary import RE_ROLLED, Summary, SummaryBuilder
+from fluxloop.summary import Summary, SummaryBuilder, lasting_remarks
 
 if TYPE_CHECKING:
     import pandas
@@ -143,7 +145,8 @@ class ExperimentResult:
         rate = summary.pass_rate
         if rate is None:
             return told
-        return f"{told} ({rate.value:.1%}, {rate.level:.0%} interval {rate.low:.1%} to {rate.high:.1%})"
+        bias = f"; {summary.bias}" if summary.bias else ""
+        return f"{told} ({rate.value:.1%}, {rate.level:.0%} interval {rate.low:.1%} to {rate.high:.1%}{bias})"
 
     def _repr_html_(self) -> str:
         """Show the result in a notebook."""
@@ -161,7 +164,7 @@ class ExperimentResult:
         rows = [*summary_rows(self.summary), ("results", shown_place(str(self.path)))]
         if self.summary.infrastructure:
             told = f"{counted(self.summary.infrastructure, 'run')} failed by infrastructure"
-            rows.append(("hint", f"{told}; to run them again: {self._resume_with('failed')}"))
+            rows.append(("hint", f"{told}; to run them again: {self._resume_with('infrastructure')}"))
         return [*rows, ("remaining", self.remaining())] if self.summary.not_run else rows
 
     def remaining(self) -> str:
@@ -179,7 +182,7 @@ class ExperimentResult:
                 arguments.append(f"retry_failed={retry!r}")
             return f"Experiment.resume({', '.join(arguments)}).run()"
         told = f"fluxloop run experiment --resume {shlex.quote(path)}"
-        return f"{told} --retry-failed" if retry else told
+        return f"{told} --retry-failed={retry}" if retry else told
 
 
 def load(path: str | os.PathLike[str]) -> ExperimentResult:
@@ -206,6 +209,8 @@ def load(path: str | os.PathLike[str]) -> ExperimentResult:
     if summary.status == "running":
         # It runs still, or was killed: what is on disk is what counts.
         summary = _recount(directory, summary)
+    elif b'"passed_after_failure"' not in content and (summary.retries or summary.superseded):
+        summary = _with_bias(directory, summary)
     return ExperimentResult(directory, summary)
 
 
@@ -226,13 +231,22 @@ def _recount(directory: Path, told: Summary) -> Summary:
         started_at=told.started_at,
         ran_on=told.ran_on,
         fail_under=told.fail_under,
-        superseded=told.superseded,
-        rerolled=told.rerolled,
-        remarks=tuple(remark for remark in told.remarks if RE_ROLLED not in remark),
+        remarks=lasting_remarks(told.remarks),
     )
+    builder.superseded, builder.rerolled = count_superseded(directory)
     for run in StoredRuns(directory):
         builder.add(run.trace)
     return builder.build("running", completed_at=None)
+
+
+def _with_bias(directory: Path, told: Summary) -> Summary:
+    """The summary of an earlier version with what that did not count: failures of the agent that were replaced."""
+    try:
+        found = _recount(directory, told)
+    except OutputError:  # damage; reading a summary has never asked for more than the summary
+        return told
+    names = ("superseded", "rerolled", "passed_after_failure", "left_out_after_failure", "remarks")
+    return attrs.evolve(told, **{name: getattr(found, name) for name in names})
 
 
 def _records(path: Path, decode: Callable[[bytes], T]) -> Iterator[T]:

@@ -12,6 +12,7 @@ from attrs import define, frozen
 
 from fluxloop.pace import Pace
 from fluxloop.records import Attempt, Observation, PlannedRun, Trace, Usage
+from fluxloop.verdict import is_own
 
 HEARTBEAT = 0.1
 """Seconds an executor may wait before it yields again, so that nobody waits long for Ctrl-C."""
@@ -56,6 +57,11 @@ class _Given:
     """When its first was."""
     earlier: tuple[Attempt, ...] = ()
 
+    @property
+    def has_failed(self) -> bool:
+        """Whether the agent has failed in an earlier attempt."""
+        return any(attempt.error is not None and is_own(attempt.error) for attempt in self.earlier)
+
 
 class Schedule:
     """Hand out planned runs to an executor and make traces of what comes back.
@@ -94,6 +100,7 @@ class Schedule:
         self._stopped: float | None = None
         self._order = 0
         self._failures = 0
+        self._dropped_failures = 0
         self.is_known_to_be_over = False
         """True once an executor has been told that it is to leave what is in flight."""
         self.stop_reason: str | None = None
@@ -121,7 +128,7 @@ class Schedule:
 
     def drop(self, planned: PlannedRun) -> None:
         """Take back what was given out and is not to run, once nothing more starts: it counts as not run."""
-        del self._in_flight[planned.trace_id]
+        self._dropped_failures += self._in_flight.pop(planned.trace_id).has_failed
 
     def wait_seconds(self) -> float:
         """Return how long an executor with room may wait for an attempt to end before it asks again."""
@@ -173,6 +180,12 @@ class Schedule:
     def waiting(self) -> int:
         """How many runs wait for their next attempt."""
         return len(self._waiting)
+
+    @property
+    def failures_left(self) -> int:
+        """How many runs have no result yet, although the agent has failed in an attempt at them."""
+        left = [*self._in_flight.copy().values(), *(flight for _, _, flight in self._waiting)]
+        return self._dropped_failures + sum(flight.has_failed for flight in left)
 
     @property
     def paused_for(self) -> float:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from array import array
+from collections.abc import Iterator, Sequence
 from typing import Any, Literal, Protocol
 
 from attrs import Factory, define, frozen
@@ -12,10 +13,11 @@ from fluxloop.clusters import Clusters
 from fluxloop.records import RunError, Status, Usage
 from fluxloop.statistics import pass_rate_interval
 from fluxloop.tracebacks import place
+from fluxloop.verdict import failed_before, verdict
 
 ExperimentStatus = Literal["running", "completed", "interrupted", "stopped", "failed"]
 
-RE_ROLLED = "run again on resume (superseded.jsonl): re-rolled, so that the pass rate is biased upwards"
+BIASED = "the pass rate is biased upwards"
 MAX_ERROR_GROUPS = 100
 """Kinds of error told apart; an agent whose every error is of another kind must not fill the memory."""
 MAX_PERSONAS = 1000
@@ -40,6 +42,8 @@ class FinishedRun(Protocol):
     usage: Usage | None
 
     @property
+    def errors(self) -> Sequence[RunError]: ...
+    @property
     def output(self) -> Any: ...
     @property
     def metadata(self) -> dict[str, Any] | None: ...
@@ -49,7 +53,7 @@ class FinishedRun(Protocol):
 class PassRate:
     """The share of judged runs that passed, with its interval; runs of one input are not independent.
 
-    Judged is every finished run but those that an outage ended, which say nothing of the agent.
+    Which runs are judged, and which passed, `fluxloop.verdict` says.
     """
 
     value: float
@@ -148,9 +152,26 @@ class Summary:
     superseded: int = 0
     """Failed runs that were run again on resume; they are in `superseded.jsonl`."""
     rerolled: int = 0
-    """Of these, failures of the agent's own, which bias the pass rate upwards."""
+    """Of these, failures of the agent: errors, timeouts and crashes. They bias the pass rate upwards."""
+    passed_after_failure: int = 0
+    """Passed runs whose earlier attempts were failures of the agent, which a retry replaced; the same bias."""
+    left_out_after_failure: int = 0
+    """The same of runs that infrastructure ended at last."""
     remarks: tuple[str, ...] = ()
     """What a reader of the figures must know of how they came about."""
+
+    @property
+    def judged(self) -> int:
+        """How many runs the pass rate is a share of."""
+        return self.total_traces - self.infrastructure
+
+    @property
+    def bias(self) -> str:
+        """What makes the pass rate look better than it is, in a few words; empty when nothing does."""
+        retried = self.passed_after_failure + self.left_out_after_failure
+        counts = [f"{count} {how}" for count, how in ((self.rerolled, "re-rolled"), (retried, "retried")) if count]
+        failures = "failure" if self.rerolled + retried == 1 else "failures"
+        return f"biased upwards by {' and '.join(counts)} {failures} of the agent" if counts else ""
 
 
 @define(kw_only=True)
@@ -170,9 +191,14 @@ class SummaryBuilder:
     fail_under: float | None = None
     superseded: int = 0
     rerolled: int = 0
+    failures_left: int = 0
+    """Runs that were left without a result when the agent had failed and another attempt was due."""
     remarks: tuple[str, ...] = ()
     total: int = 0
+    judged: int = 0
     passed: int = 0
+    passed_after_failure: int = 0
+    left_out_after_failure: int = 0
     observations: int = 0
     usage: Usage | None = None
     by_status: dict[str, int] = Factory(lambda: {"ok": 0, "error": 0, "timeout": 0, "crashed": 0})
@@ -189,8 +215,14 @@ class SummaryBuilder:
 
     def add(self, trace: FinishedRun) -> ErrorGroup | None:
         """Count one finished run; return its error's group when it is the first of it."""
+        counts_as = verdict(trace)
+        judged, passed = counts_as != "left out", counts_as == "passed"
         self.total += 1
-        self.passed += trace.passed
+        self.judged += judged
+        self.passed += passed
+        if trace.errors and counts_as != "failed" and failed_before(trace):
+            self.passed_after_failure += passed
+            self.left_out_after_failure += not judged
         self.by_status[trace.status] += 1
         self.durations.append(trace.duration_ms)
         self.duration_sum += trace.duration_ms
@@ -198,17 +230,15 @@ class SummaryBuilder:
         self.observations += trace.observation_count
         if trace.usage is not None:
             self.usage = trace.usage if self.usage is None else self.usage + trace.usage
-        judged = trace.error is None or trace.error.kind != "infrastructure"
         metadata = trace.metadata
         source = metadata.get("source_id") if metadata else None
-        passed = judged and trace.passed
         self._clusters.add(trace.input_index, trace.input_id, None if source is None else str(source), judged, passed)
         if trace.output is None and trace.status == "ok":
             self.without_output += 1
-        if judged and not trace.passed:
+        if counts_as == "failed":
             self._count_failing(trace)
         if trace.persona is not None:
-            self._count_persona(trace.persona, trace.passed, judged)
+            self._count_persona(trace.persona, passed, judged)
         return None if trace.error is None else self._count_error(trace.error, trace)
 
     def _count_failing(self, trace: FinishedRun) -> None:
@@ -287,14 +317,28 @@ class SummaryBuilder:
             ran_on=self.ran_on,
             superseded=self.superseded,
             rerolled=self.rerolled,
-            remarks=(*self.remarks, *self._rerolled()),
+            passed_after_failure=self.passed_after_failure,
+            left_out_after_failure=self.left_out_after_failure,
+            remarks=(*self.remarks, *self._left(), *self._biases()),
         )
 
-    def _rerolled(self) -> tuple[str, ...]:
-        if not self.rerolled:
-            return ()
-        failures = "1 failure" if self.rerolled == 1 else f"{self.rerolled} failures"
-        return (f"{failures} of the agent {RE_ROLLED}",)
+    def _left(self) -> Iterator[str]:
+        if self.failures_left:
+            runs = "1 run" if self.failures_left == 1 else f"{self.failures_left} runs"
+            why = "the agent had failed, another attempt was due (runner.retry_on), and the experiment ended first"
+            yield f"{runs} did not count: {why}, which makes the pass rate look better than it is"
+
+    def _biases(self) -> Iterator[str]:
+        if self.rerolled:
+            were = "failure of the agent was" if self.rerolled == 1 else "failures of the agent were"
+            yield f"{self.rerolled} {were} run again on resume (superseded.jsonl): re-rolled, so {BIASED}"
+        retried = "after a failure of the agent that was retried (runner.retry_on, runner.max_crash_retries)"
+        if self.passed_after_failure:
+            yield f"{self.passed_after_failure} of {self.passed} passed runs passed only {retried}, so {BIASED}"
+        if self.left_out_after_failure:
+            runs = self.by_kind["infrastructure"]
+            of = f"{self.left_out_after_failure} of {runs} runs that infrastructure ended"
+            yield f"{of} are left out {retried}, so {BIASED}"
 
     def _pass_rate(self) -> PassRate | None:
         runs, passes = self._clusters.counts()
@@ -302,7 +346,7 @@ class SummaryBuilder:
         if interval is None:
             return None
         return PassRate(
-            value=self.passed / (self.total - self.by_kind["infrastructure"]),
+            value=self.passed / self.judged,
             low=interval.low,
             high=interval.high,
             level=interval.level,
@@ -325,3 +369,8 @@ class SummaryBuilder:
             p99=percentile(0.99),
             max=ordered[-1],
         )
+
+
+def lasting_remarks(remarks: Sequence[str]) -> tuple[str, ...]:
+    """Return the remarks that no later count makes anew."""
+    return tuple(remark for remark in remarks if BIASED not in remark)

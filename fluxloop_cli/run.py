@@ -123,10 +123,11 @@ early, or results could not be written; 2 something to mend before the first run
 )
 @click.option(
     "--retry-failed",
-    metavar="[=all]",
+    metavar="[=infrastructure|all]",
     is_flag=False,
     flag_value="failed",
-    help="On resume, run again what infrastructure, time or a crash ended; with =all also the agent's own failures.",
+    help="On resume, run again what infrastructure, a timeout or a crash ended; with =infrastructure only the first,"
+    " with =all whatever failed. Timeouts, crashes and errors of the agent that run again bias the pass rate upwards.",
 )
 @click.option("--force", is_flag=True, help="Resume although the runs would not be alike; the summary will say so.")
 @click.option("--dry-run", is_flag=True, help="Show what would be run, and write nothing.")

@@ -17,6 +17,7 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "clock": LEAF,
     "system": LEAF,
     "statistics": LEAF,
+    "verdict": LEAF,
     "clusters": LEAF,
     "background": ("system",),
     "interrupt": ("clock", "system"),
@@ -27,13 +28,18 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "rates": ("clock", "pace"),
     "provenance": ("__init__",),
     "plan": ("records",),
-    "schedule": ("records", "pace"),
+    "schedule": (
+        "records",
+        "pace",
+        "verdict",
+    ),
     "summary": (
         "records",
         "schedule",
         "statistics",
         "tracebacks",
         "clusters",
+        "verdict",
     ),
     "tracing": ("records", "clock", "interrupt"),
     "exceptions": ("tracing",),
@@ -68,7 +74,14 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
         "runner",
     ),
     "watch": ("records", "clock", "interrupt", "schedule", "stacks", "calling"),
-    "store": ("records", "clock", "system", "plan", "exceptions"),
+    "store": (
+        "records",
+        "clock",
+        "system",
+        "plan",
+        "exceptions",
+        "verdict",
+    ),
     "sinks": ("records", "exceptions", "store", "summary", "tracing"),
     "inputs": ("records", "interrupt", "exceptions", "arguments", "plan", "tracing"),
     "config": ("exceptions", "pace", "plan", "inputs", "store", "tracing"),
@@ -100,7 +113,13 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
         "runner",
     ),
     "sinks.configured": ("exceptions", "calling", "config", "tracing"),
-    "progress": ("records", "clock", "schedule", "summary"),
+    "progress": (
+        "records",
+        "clock",
+        "schedule",
+        "summary",
+        "verdict",
+    ),
     "execution": (
         *("records", "notices", "clock", "exceptions", "interrupt", "plan", "schedule", "runner", "executors", "watch"),
         *("store", "sinks", "summary", "progress", "tracing"),
@@ -108,9 +127,16 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "reports": ("summary", "progress"),
     "resuming": (
         *("records", "exceptions", "config", "plan", "progress", "provenance", "store", "summary"),
-        "tracing",
+        *("tracing", "verdict"),
     ),
-    "listing": ("clock", "exceptions", "config", "store", "summary"),
+    "listing": (
+        "clock",
+        "exceptions",
+        "config",
+        "store",
+        "summary",
+        "verdict",
+    ),
     "reports.experiments": ("listing", "progress"),
     "reports.folder": ("exceptions",),
     "reports.page": ("records", "progress", "tracebacks"),
@@ -135,7 +161,7 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "scaffold": ("__init__", "exceptions", "inputs", "config", "generating"),
     "testing": ("records", "exceptions", "arguments", "schedule", "runner", "inputs", "tracing"),
 }  # `experiment` joins: it may import everything
-PURE = ("records", "pace", "plan", "schedule", "statistics", "clusters")
+PURE = ("records", "pace", "plan", "schedule", "statistics", "clusters", "verdict")
 OUTSIDE = {"os", "io", "sys", "time", "datetime", "random", "secrets", "pathlib", "tempfile", "threading", "asyncio"}
 
 

@@ -155,7 +155,7 @@ def test_json_has_every_field() -> None:
     (one,) = json.loads(invoke("--json").output)
     assert list(one) == [
         *("path", "name", "status", "writer", "started_at", "completed_at", "runs", "planned", "passed", "pass_rate"),
-        "size_bytes",
+        *("is_biased", "size_bytes"),
     ]
     assert (one["path"], one["runs"], one["pass_rate"]) == (f"experiments/{path.name}", 1, 1.0)
     assert json.loads(invoke("--json", "--output-dir", path / "..", "--limit", 1).output) == [one]

@@ -612,10 +612,8 @@ def test_the_hint_of_a_shown_result_works_from_python(folder: Path) -> None:
     again = Experiment.resume(first.path, down, ["a"]).run()
     for one in (first, again, fluxloop.load(first.path)):
         hint = dict(one.table())["hint"]
-        assert (
-            f"Experiment.resume('experiments/{first.path.name}', target=…, inputs=…, retry_failed='failed').run()"
-            in hint
-        )
+        given = f"'experiments/{first.path.name}', target=…, inputs=…, retry_failed='infrastructure'"
+        assert f"Experiment.resume({given}).run()" in hint
 
 
 def test_a_named_configuration_is_compared(folder: Path, invoke: Invoke) -> None:
@@ -837,8 +835,8 @@ def test_rerolled_failures_bias_the_rate_and_are_told(folder: Path, invoke: Invo
     """`--retry-failed=all` takes the agent's own too; the summary and the table say so, also ever after."""
     assert invoke().exit_code == 0
     (path,) = (folder / "experiments").iterdir()
-    told = "5 failures of the agent run again on resume (superseded.jsonl): re-rolled, so that the pass rate is"
-    told += " biased upwards"
+    told = "5 failures of the agent were run again on resume (superseded.jsonl): re-rolled, so the pass rate is biased"
+    told += " upwards"
     first = invoke("--resume", path, "--retry-failed=all")
     assert first.exit_code == 0
     assert (summary(path)["superseded"], summary(path)["rerolled"], summary(path)["remarks"]) == (10, 5, [told])
@@ -861,7 +859,7 @@ def test_rerolled_failures_bias_the_rate_and_are_told(folder: Path, invoke: Invo
 
 
 def test_a_timeout_is_run_again(folder: Path) -> None:
-    """As what infrastructure failed; the agent's own failures are not."""
+    """As what infrastructure failed, though it counts as a re-roll; other failures of the agent are not."""
     import threading
 
     release = threading.Event()
@@ -879,7 +877,7 @@ def test_a_timeout_is_run_again(folder: Path) -> None:
     release.set()
     result = Experiment.resume(first.path, agent, inputs, retry_failed="failed", timeout_seconds=20).run()
     assert result.summary.by_status == {"ok": 2, "error": 1, "timeout": 0, "crashed": 0}
-    assert (result.summary.superseded, result.summary.rerolled) == (1, 0)
+    assert (result.summary.superseded, result.summary.rerolled) == (1, 1)
     assert result.verify().is_sound
 
 
@@ -1089,8 +1087,9 @@ def test_mistakes_are_told_plainly(folder: Path, invoke: Invoke) -> None:
     hint = "goes with --resume, which names the experiment to go on with\n"
     assert told("--retry-failed") == f"Error: --retry-failed: {hint}"
     assert told("--force") == f"Error: --force: {hint}"
-    assert told("--resume", path, "--retry-failed=x") == "Error: retry_failed: expected 'failed' or 'all', got 'x'\n"
-    with pytest.raises(ConfigError, match="retry_failed: expected 'failed' or 'all', got 'x'"):
+    wrong_kind = "retry_failed: expected 'infrastructure', 'failed' or 'all', got 'x'"
+    assert told("--resume", path, "--retry-failed=x") == f"Error: {wrong_kind}\n"
+    with pytest.raises(ConfigError, match=wrong_kind):
         Experiment.resume(path, retry_failed="x")  # type: ignore[arg-type]
     for wrong in ("nowhere", "configs", "inputs.jsonl", ""):
         assert "not an experiment directory: there is no config.yaml in it" in told("--resume", wrong)

@@ -418,6 +418,36 @@ def test_a_retried_run_keeps_what_went_before(scenario: Scenario) -> None:
 
 
 @LAW
+@given(to_the_end | stopped)
+def test_failures_that_no_trace_tells_are_known(scenario: Scenario) -> None:
+    """A run that is left while it waits for another attempt, or is at it, has failed if the agent had."""
+    story = simulate(scenario)
+    done = {trace.trace_id for trace in story.traces}
+    failed = {
+        end.attempt.planned.trace_id
+        for end in story.ends
+        if end.attempt.error is not None and end.attempt.error.kind != "infrastructure"
+    }
+    assert story.schedule.failures_left == len(failed - done)
+
+
+@pytest.mark.parametrize(("kind", "left"), [("agent", 1), ("timeout", 1), ("infrastructure", 0)])
+def test_a_failure_is_known_though_its_next_attempt_is_taken_back(kind: Any, left: int) -> None:
+    """Waiting, in flight, and when the executor could not start it any more."""
+    (planned,) = planned_runs([1])
+    schedule = Schedule([planned], Limits(max_retries=1, retry_delay=0.0))
+    schedule.take()
+    attempt = ended(planned, 1, AGAIN)
+    attempt.error = RunError(kind, "Error", "no")
+    assert schedule.settle(attempt) is None
+    assert schedule.failures_left == left
+    assert schedule.take() == (planned, 2)
+    assert schedule.failures_left == left
+    schedule.drop(planned)
+    assert schedule.failures_left == left
+
+
+@LAW
 @given(to_the_end)
 def test_a_retry_starts_no_sooner_than_it_may(scenario: Scenario) -> None:
     """Not before half of its backoff is over, nor before the service may be called again."""

@@ -30,7 +30,7 @@ KEYS = {
         "infrastructure",
         "retries",
     ),
-    *("ran_on", "superseded", "rerolled", "remarks"),
+    *("ran_on", "superseded", "rerolled", "passed_after_failure", "left_out_after_failure", "remarks"),
 }
 
 counts = st.none() | st.integers(0, 1000)

@@ -75,9 +75,11 @@ class RunnerConfig:
     max_retries: Count = Count(0)
     """Further attempts after an error that may pass."""
     max_crash_retries: Count | None = None
-    """Further attempts at a run whose worker process has died; by default none, and 1 with ray."""
+    """Further attempts at a run whose worker process has died; by default none, and 1 with ray. Runs that pass only
+    after a crash bias the pass rate upwards."""
     retry_on: tuple[str, ...] = ("transient",)
-    """After which errors: names of exceptions, also of base classes; `transient` is every passing one of a service."""
+    """After which errors: names of exceptions, also of base classes; `transient` is every passing one of a service.
+    Runs that pass only after an error of the agent's own, or a timeout, bias the pass rate upwards."""
     retry_delay_seconds: Seconds = Seconds(1.0)
     """Before the first retry; doubled for each further one, to a minute at most, and spread by chance."""
     start_rate: Rate | None = None

@@ -13,19 +13,21 @@ from fluxloop.progress import one_line, shown_place
 _UNITS = ("B", "kB", "MB", "GB", "TB")
 _HEADINGS = ("started (UTC)", "status", "runs", "pass rate", "size", "experiment")
 _TO_THE_RIGHT = (2, 3, 4)
+_BIASED = "* biased upwards: failures of the agent were replaced by later results; summary.json counts them"
 
 
 def experiments_table(experiments: Sequence[ListedExperiment]) -> str:
     """Return a line for each experiment, in columns below their headings."""
     rows = [_HEADINGS, *map(_row, experiments)]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    return "\n".join(
+    lines = [
         "  ".join(
             text.rjust(width) if place in _TO_THE_RIGHT else text.ljust(width)
             for place, (text, width) in enumerate(zip(row, widths, strict=True))
         ).rstrip()
         for row in rows
-    )
+    ]
+    return "\n".join([*lines, _BIASED] if any(one.is_biased for one in experiments) else lines)
 
 
 def experiments_json(experiments: Sequence[ListedExperiment]) -> str:
@@ -36,7 +38,8 @@ def experiments_json(experiments: Sequence[ListedExperiment]) -> str:
 
 def _row(one: ListedExperiment) -> tuple[str, ...]:
     runs = "-" if one.runs is None else str(one.runs) if one.runs == one.planned else f"{one.runs} of {one.planned}"
-    rate = "-" if one.pass_rate is None else f"{one.pass_rate:.1%}"
+    mark = "*" if one.is_biased else ""
+    rate = "-" if one.pass_rate is None else f"{mark}{one.pass_rate:.1%}"
     started = one_line(one.started_at[:19].replace("T", " "), 19)
     return started, one.status, runs, rate, _size(one.size_bytes), one_line(shown_place(str(one.path)), 200)
 

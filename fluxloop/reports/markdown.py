@@ -266,8 +266,9 @@ def rate_in_words(summary: Summary) -> str:
     rate, runs = summary.pass_rate, summary.total_traces
     if rate is None:
         return f"**Infrastructure ended every run ({runs}).**" if runs else "**No run has finished.**"
-    judged = runs - summary.infrastructure
-    told = f"**{summary.passed} of {counted(judged, 'run')} passed: {rate.value:.1%}.**"
+    told = f"**{summary.passed} of {counted(summary.judged, 'run')} passed: {rate.value:.1%}.**"
+    if summary.bias:
+        told += f" This is {summary.bias}."
     if summary.infrastructure:
         told += f" {counted(summary.infrastructure, 'run')} that infrastructure ended are not counted."
     inputs = f"{counted(rate.clusters, 'input')}"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import attrs
 from attrs import frozen
@@ -17,13 +17,17 @@ from fluxloop.resuming.earlier import Earlier, kept_remarks
 from fluxloop.resuming.sameness import Changes, compare, forced, refuse
 from fluxloop.store.documents import to_json, write_document
 from fluxloop.store.layout import SUMMARY, TRACES
-from fluxloop.store.recovery import count_superseded, cut_back, is_own_failure, supersede, tidy
+from fluxloop.store.recovery import count_superseded, cut_back, supersede, tidy
 from fluxloop.store.runs import StoredRuns, StoredTrace, Tail
 from fluxloop.summary import Summary, SummaryBuilder
 from fluxloop.tracing.redaction import Redaction
+from fluxloop.verdict import has_failed, verdict
 
-RetryFailed = Literal["failed", "all"]
-"""Which failed runs are run again: what infrastructure, time or a crash ended, or the agent's own failures too."""
+RetryFailed = Literal["infrastructure", "failed", "all"]
+"""Which failed runs are run again: what infrastructure ended; that and timeouts and crashes; or all of them.
+
+All but the first are failures of the agent, too: repeating these biases the pass rate upwards.
+"""
 
 
 @frozen(kw_only=True)
@@ -46,8 +50,9 @@ def check_options(resume: object, retry_failed: object, force: bool) -> None:
         ConfigError: with each of them.
     """
     problems = []
-    if retry_failed not in (None, "failed", "all"):
-        problems.append(Problem("retry_failed", f"expected 'failed' or 'all', got {retry_failed!r}"))
+    if retry_failed not in (None, *get_args(RetryFailed)):
+        told = f"expected 'infrastructure', 'failed' or 'all', got {retry_failed!r}"
+        problems.append(Problem("retry_failed", told))
     if resume is None and (retry_failed is not None or force):
         option = "--force" if retry_failed is None else "--retry-failed"
         problems.append(Problem(option, "goes with --resume, which names the experiment to go on with"))
@@ -118,12 +123,17 @@ def go_on(
     if taken.again:
         what = "that had failed are run again; their records are in superseded.jsonl"
         told.append(f"{counted(taken.again, 'run')} {what}")
-    torn = "; ".join(map(str, taken.torn))
+    warned = []
+    if torn := "; ".join(map(str, taken.torn)):
+        warned.append(f"Cut off what was left of unfinished runs: {torn}")
+    if taken.rerolled:
+        failures = f"{taken.rerolled} of the runs that are run again failed by the agent"
+        warned.append(f"{failures} (errors, timeouts, crashes), so the pass rate will be biased upwards")
     is_changed = changes.safe or changes.unsafe or taken.torn or taken.again
     return Continuation(
         plan=taken.plan,
         told=tuple(told),
-        warned=(f"Cut off what was left of unfinished runs: {torn}",) if torn else (),
+        warned=tuple(warned),
         final=earlier.summary if not is_changed and _is_final(earlier, builder) else None,
     )
 
@@ -152,6 +162,8 @@ class TakenUp:
     """What was cut off behind the last whole run."""
     again: int
     """How many failed runs are run again."""
+    rerolled: int
+    """In how many of them the agent had failed."""
 
 
 def take_up(
@@ -169,13 +181,16 @@ def take_up(
     Raises:
         OutputError: the files are damaged, or cannot be written to.
     """
-    path, again = earlier.path, 0
+    path, again, rerolled = earlier.path, 0, 0
     torn: tuple[Tail, ...] = ()
     tidy(path)
     count_superseded(path)  # what is damaged there is refused before anything is replaced
     if retry:
         runs = StoredRuns(path)
-        again = sum(_is_owed(run.trace, retry) for run in runs)
+        for run in runs:
+            if _is_owed(run.trace, retry):
+                again += 1
+                rerolled += has_failed(run.trace)
         torn = cut_back(runs.tails)
         if again:
             if earlier.summary is not None:  # it counts runs that are about to go, and a crash may follow
@@ -185,7 +200,7 @@ def take_up(
     left, tails = what_is_left(earlier, plan, builder, is_same=is_same)
     torn += cut_back(tails)
     builder.superseded, builder.rerolled = count_superseded(path)
-    return TakenUp(plan=left, torn=torn, again=again)
+    return TakenUp(plan=left, torn=torn, again=again, rerolled=rerolled)
 
 
 def what_is_left(
@@ -241,7 +256,10 @@ def _by_identity(runs: StoredRuns, plan: Plan, builder: SummaryBuilder) -> tuple
 
 
 def _is_owed(trace: StoredTrace, retry: RetryFailed | None) -> bool:
-    return retry is not None and not trace.passed and (retry == "all" or not is_own_failure(trace))
+    if retry is None or trace.passed:
+        return False
+    is_cut_short = trace.status in ("timeout", "crashed")
+    return retry == "all" or verdict(trace) == "left out" or (retry == "failed" and is_cut_short)
 
 
 def _is_final(earlier: Earlier, builder: SummaryBuilder) -> bool:
@@ -249,7 +267,11 @@ def _is_final(earlier: Earlier, builder: SummaryBuilder) -> bool:
     told = earlier.summary
     if told is None or told.status != "completed" or builder.total < builder.planned:
         return False
-    return (told.total_traces, told.passed, told.planned) == (builder.total, builder.passed, builder.planned)
+    found = builder.build("completed", completed_at=None)
+    names = ("total_traces", "passed", "planned", "rerolled", "passed_after_failure", "left_out_after_failure")
+    rates = told.pass_rate, found.pass_rate
+    clusters = {None if rate is None else rate.clusters for rate in rates}
+    return len(clusters) == 1 and all(getattr(told, name) == getattr(found, name) for name in names)
 
 
 def is_unfinished(earlier: Earlier, changes: Changes, plan: Plan) -> bool:

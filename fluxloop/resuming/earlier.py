@@ -14,7 +14,7 @@ from fluxloop.config.document import read_document
 from fluxloop.exceptions import OutputError
 from fluxloop.resuming.keys import at
 from fluxloop.store.layout import CONFIG, SUMMARY
-from fluxloop.summary import RE_ROLLED, Summary
+from fluxloop.summary import Summary, lasting_remarks
 
 
 @frozen(kw_only=True)
@@ -130,5 +130,4 @@ def _below(root: Path, path: str, here: Path) -> str:
 
 def kept_remarks(earlier: Earlier) -> tuple[str, ...]:
     """Return what was remarked before, but for what the files tell themselves."""
-    remarks = () if earlier.summary is None else earlier.summary.remarks
-    return tuple(remark for remark in remarks if RE_ROLLED not in remark)
+    return () if earlier.summary is None else lasting_remarks(earlier.summary.remarks)

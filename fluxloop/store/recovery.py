@@ -11,11 +11,12 @@ from pathlib import Path
 import msgspec
 
 from fluxloop.exceptions import OutputError
-from fluxloop.records import RunError, Status
+from fluxloop.records import RunError
 from fluxloop.store.layout import CONFIG, OBSERVATIONS, RESERVE, SUMMARY, SUPERSEDED, TRACE_SUMMARY, TRACES
 from fluxloop.store.lines import sync
-from fluxloop.store.rewriting import finish_rewrite, rewriting
+from fluxloop.store.rewriting import current_file, finish_rewrite, rewriting
 from fluxloop.store.runs import StoredRuns, StoredTrace, Tail
+from fluxloop.verdict import has_failed
 
 
 def tidy(path: Path) -> None:
@@ -87,34 +88,29 @@ def supersede(path: Path, is_owed: Callable[[StoredTrace], bool]) -> None:
 class SupersededTrace(msgspec.Struct):
     """What is counted of a line of `superseded.jsonl`."""
 
-    status: Status
     passed: bool
     error: RunError | None
-
-
-def is_own_failure(trace: StoredTrace | SupersededTrace) -> bool:
-    """Tell whether the agent itself failed, rather than what it depends on, its time or its process."""
-    return trace.status in ("ok", "error") and not trace.passed and (trace.error is None or trace.error.kind == "agent")
+    errors: list[RunError]
 
 
 def count_superseded(path: Path) -> tuple[int, int]:
-    """Return how many runs have been superseded, and how many of them were the agent's own failures.
+    """Return how many runs have been superseded, and in how many of them the agent had failed: re-rolls.
 
     Raises:
         OutputError: `superseded.jsonl` cannot be read.
     """
     decode = msgspec.json.Decoder(SupersededTrace).decode
-    count = own = 0
-    file = path / SUPERSEDED
+    count = rerolled = 0
+    file = current_file(path, SUPERSEDED)
     try:
         with file.open("rb") as lines:
             for line in lines:
                 count += 1
-                own += is_own_failure(decode(line))
+                rerolled += has_failed(decode(line))
     except FileNotFoundError:
         pass
     except OSError as error:
         raise OutputError(file, str(error.strerror or error)) from None
     except msgspec.DecodeError as error:
         raise OutputError(Path(f"{file}:{count}"), f"not a trace: {error}") from None
-    return count, own
+    return count, rerolled

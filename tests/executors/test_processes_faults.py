@@ -281,10 +281,11 @@ def test_crashes_are_tried_again_apart_from_failures(place: Place) -> None:
     assert [error.type for error in (*unlucky.errors, unlucky.error)] == ["WorkerDied", "ConnectionError"] * 2
     assert (unlucky.status, unlucky.attempts) == ("error", 4)
     assert result.summary.by_status == {"ok": 2, "error": 1, "timeout": 0, "crashed": 0}
+    assert (result.summary.infrastructure, result.summary.left_out_after_failure) == (1, 1)
 
 
 def test_crashed_runs_are_run_again_on_request(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
-    """As all that infrastructure has failed, without a word of which."""
+    """As what infrastructure has failed; but a crash is a failure of the agent, so it is a re-roll."""
     inputs = ["a", "crashes", "b"]
     result = place.run("crashes_unless_well", inputs)
     assert by_input(result)["crashes"].status == "crashed"
@@ -292,6 +293,7 @@ def test_crashed_runs_are_run_again_on_request(place: Place, monkeypatch: pytest
     again = Experiment.resume(result.path, retry_failed="failed", inputs=inputs).run()
     assert {trace.status for trace in again} == {"ok"}
     assert again.summary.by_status.get("crashed", 0) == 0
+    assert again.summary.rerolled == 1
 
 
 def test_a_worker_that_dies_idle_costs_no_run(place: Place) -> None:

@@ -522,7 +522,7 @@ def test_experiments_that_were_cut_short_are_told_as_that(tmp_path: Path) -> Non
 
     again = Experiment.resume(stopped.path, agent, ["good", "bad", "good", "good"], retry_failed="all").run()
     text = again.to_markdown(tmp_path / "4").read_text()
-    assert "> Note: 1 failure of the agent run again on resume" in text
+    assert "> Note: 1 failure of the agent was run again on resume" in text
     assert "superseded.jsonl" in text
 
     shards = [run(tmp_path / f"s{k}", shard=f"{k}/2", seed=1).path for k in (1, 2)]

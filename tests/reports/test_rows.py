@@ -112,6 +112,6 @@ def test_remarks_are_notes() -> None:
     assert found[at + 1] == ("", "two")
     label, told = found[at + 2]
     assert label == ""
-    assert told.startswith("1 failure of the agent run again on resume (superseded.jsonl): re-rolled")
-    assert told.endswith("so that the pass rate is biased upwards")
+    assert told.startswith("1 failure of the agent was run again on resume (superseded.jsonl): re-rolled")
+    assert told.endswith("re-rolled, so the pass rate is biased upwards")
     assert "note" not in dict(rows(make_trace(), superseded=3))
