@@ -24,7 +24,7 @@ from fluxloop.system import System
 from fluxloop.tracing.capture import Unfinished, capture, describe
 from fluxloop.tracing.context import Run, current
 from fluxloop.tracing.groups import first_leaf
-from fluxloop.tracing.redaction import Redaction
+from fluxloop.tracing.redaction import Redaction, noted, noting
 
 MAX_SHOWN = 100
 """Exceptions of a group, or groups within groups, that a traceback shows at most; Python by itself shows 15 and 10."""
@@ -40,8 +40,10 @@ class OpenAttempt:
 
     __slots__ = (
         "_end",
+        "_exposed",
         "_input",
         "_keeps_output",
+        "_masked",
         "_needles",
         "_process",
         "_redaction",
@@ -79,11 +81,14 @@ class OpenAttempt:
         self._retry_on = retry_on
         self._keeps_output = keeps_output
         self._redaction = redaction
+        self._masked: set[str] = set()
+        """The names of the secrets that were masked in it."""
         self._start: int | None = None
         self._end: int | None = None
 
     def begin(self) -> Run:
         """Start the clock and make this the run that the calling code is in."""
+        noted.set(self._masked)
         run = self._open()
         current.set((run, None))
         return run
@@ -97,6 +102,7 @@ class OpenAttempt:
         # At the start, because an agent may change what it is given.
         run.redaction.refresh()
         self._input, self._told = _as_told(self.planned.case, run)
+        self._exposed = _exposed(self.planned.case, run.redaction)
         self._needles = run.redaction.needles
         self._start = start
         return run
@@ -132,6 +138,10 @@ class OpenAttempt:
 
     def failed(self, error: BaseException) -> Attempt:
         """Return the record of an attempt that raised, or was cancelled before it began."""
+        with noting(self._masked):
+            return self._failed(error)
+
+    def _failed(self, error: BaseException) -> Attempt:
         if self._start is None:
             self._open()
         if self._end is None:
@@ -165,6 +175,10 @@ class OpenAttempt:
             remark: what else is to be said.
             started_ago: for how many seconds it was under way, where its clock ran elsewhere.
         """
+        with noting(self._masked):
+            return self._timed_out(limit, where, remark, started_ago)
+
+    def _timed_out(self, limit: float, where: str | None, remark: str, started_ago: float | None) -> Attempt:
         self._open_late(started_ago)
         self._end = perf_counter_ns()
         if System.process is not self._process:
@@ -183,9 +197,10 @@ class OpenAttempt:
             started_ago: for how many seconds it was under way.
             kind: `infrastructure` when it was not the worker's own death, but its machine's.
         """
-        self._open_late(started_ago)
-        self._end = perf_counter_ns()
-        return self._attempt("crashed", None, RunError(kind, "WorkerDied", told))
+        with noting(self._masked):
+            self._open_late(started_ago)
+            self._end = perf_counter_ns()
+            return self._attempt("crashed", None, RunError(kind, "WorkerDied", told))
 
     def _open_late(self, started_ago: float | None) -> None:
         if self._start is None:
@@ -212,9 +227,10 @@ class OpenAttempt:
         """Mask what was seen before its secret was known."""
         self._input = capture(self._input, redaction)
         case = self._told or self.planned.case
-        named = _named(case, redaction) or case
-        expected, metadata = capture(case.expected, redaction), capture(case.metadata, redaction)
-        self._told = Case(case.index, named.id, None, named.persona, expected, metadata)
+        self._told = _case_as_told(
+            case, redaction, capture(case.expected, redaction), capture(case.metadata, redaction)
+        )
+        self._exposed = _exposed(case, redaction)
         for observation in list(self.run.observations):
             for part in ("name", "input", "output", "model", "metadata"):
                 setattr(observation, part, capture(getattr(observation, part), redaction))
@@ -246,6 +262,9 @@ class OpenAttempt:
         )
         if self._told is not None:
             attempt.told = self._told
+        if self._masked:
+            attempt.masked = tuple(sorted(self._masked))
+        attempt.exposed = self._exposed
         return attempt
 
 
@@ -255,24 +274,37 @@ def _as_told(case: Case, run: Run) -> tuple[Any, Case | None]:
     if not redaction.by_name:
         return capture(case.input, redaction), None
     if type(case.input) is str and case.expected is None and case.metadata is None:
-        return capture(case.input, redaction), _named(case, redaction) if redaction.is_needed else None
+        persona = case.persona if case.persona is None else capture(case.persona, redaction)
+        told = None if persona == case.persona else Case(case.index, case.id, None, persona)
+        return capture(case.input, redaction), told
     secrets: list[str] = []
     parts = [capture(part, redaction, secrets) for part in (case.input, case.expected, case.metadata)]
     if secrets:
         run.redaction = redaction = redaction.also(secrets)
         parts = [capture(part, redaction) for part in parts]
     value, expected, metadata = parts
-    named = _named(case, redaction) or case
-    return value, Case(case.index, named.id, None, named.persona, expected, metadata)
+    return value, _case_as_told(case, redaction, expected, metadata)
 
 
-def _named(case: Case, redaction: Redaction) -> Case | None:
-    """The case with its id and persona masked, or None when there is nothing to mask."""
-    shortest = redaction.shortest
-    if len(case.id) < shortest and (case.persona is None or len(case.persona) < shortest):
-        return None
-    id, persona = capture(case.id, redaction), capture(case.persona, redaction)
-    return None if (id, persona) == (case.id, case.persona) else Case(case.index, id, None, persona)
+def _case_as_told(case: Case, redaction: Redaction, expected: Any, metadata: dict[str, Any] | None) -> Case:
+    """The case as the records show it, its persona masked and its ids as they are.
+
+    Args:
+        case: as it is.
+        redaction: what is masked.
+        expected: what it expects, as captured; `metadata` likewise.
+    """
+    if metadata is not None and case.metadata is not None and "source_id" in case.metadata:
+        metadata["source_id"] = case.metadata["source_id"]
+    return Case(case.index, case.id, None, capture(case.persona, redaction), expected, metadata)
+
+
+def _exposed(case: Case, redaction: Redaction) -> tuple[str, ...]:
+    """The names of the secrets that stand in the ids of a case, where they are not masked."""
+    found = redaction.masks_in(case.id)
+    if case.metadata is not None and (source := case.source_id) is not None:
+        found = tuple(dict.fromkeys((*found, *redaction.masks_in(source))))
+    return found
 
 
 def traceback_of(error: BaseException, redact: Callable[[str], str] = str) -> str | None:

@@ -63,6 +63,8 @@ class Execution:
     """Attempts that nothing could end: they may go on in this process."""
     _retried: RunError | None = field(default=None, init=False)
     _told: set[str] = field(factory=set, init=False)
+    _masked: dict[str, set[str]] = field(factory=dict, init=False)
+    """By trace id, what was masked in earlier attempts of runs that are tried again."""
     _earlier: int = field(init=False)
     """How many runs were done before."""
     _began: tuple[float, float] = field(factory=lambda: (monotonic(), process_time()), init=False)
@@ -179,6 +181,10 @@ class Execution:
                 self._retried = attempt.error
                 again = f"{attempt.planned.trace_id} is tried again after {_told_error(attempt.error)}"
                 self._tell_once("retried", f"{again}. Further retries are not announced.")
+            if attempt.masked or self._masked:
+                self._count_masked(attempt, is_done=done is not None)
+            if attempt.exposed:
+                self._tell_once("exposed", _exposed(attempt))
             if attempt.is_overload and attempt.retry_after and attempt.retry_after >= 1:
                 asked = f"A service asks to be left alone for {clock(attempt.retry_after)}"
                 self._tell_once("asked", f"{asked}; nothing starts until then.")
@@ -188,6 +194,14 @@ class Execution:
             self.may_suggest = False
             self._suggest()
         self.progress.tick(schedule)
+
+    def _count_masked(self, attempt: Attempt, *, is_done: bool) -> None:
+        """Count a run that is done for each secret that was masked in it, in whichever of its attempts."""
+        names = self._masked.pop(attempt.planned.trace_id, set()).union(attempt.masked)
+        if is_done:
+            self.summary.count_masked(names)
+        else:
+            self._masked[attempt.planned.trace_id] = names
 
     def _suggest(self) -> None:
         """Say what running more at a time would save, when the agent mostly waits."""
@@ -283,6 +297,14 @@ def _left(attempt: Attempt) -> str:
     return (
         f"{attempt.planned.trace_id} was given up after {seconds:.3g} s. Nothing can end it, so it may still be"
         " running, unseen. Others like it are not announced."
+    )
+
+
+def _exposed(attempt: Attempt) -> str:
+    """That a secret became known which stands in an id, told for the first of them."""
+    return (
+        f"{attempt.planned.trace_id}: an id of its input holds a secret ({', '.join(attempt.exposed)}), and ids are"
+        " never masked; give the input another. Others like it are not announced."
     )
 
 

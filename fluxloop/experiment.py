@@ -23,7 +23,7 @@ from fluxloop.clock import adjust, time_ns, timestamp
 from fluxloop.config import ExperimentConfig, LoadedConfig, default_config, load_config, snapshot
 from fluxloop.config.model import Name
 from fluxloop.config.snapshot import redaction_for, to_yaml
-from fluxloop.exceptions import OutputError
+from fluxloop.exceptions import ConfigError, OutputError, Problem
 from fluxloop.execution import Execution
 from fluxloop.executors.base import Executor
 from fluxloop.executors.chosen import limits_for
@@ -54,6 +54,7 @@ from fluxloop.store.lock import DirectoryLock
 from fluxloop.subject import Subject
 from fluxloop.summary import SummaryBuilder
 from fluxloop.tracing.capture import capture
+from fluxloop.tracing.redaction import PATTERNS
 
 
 class Experiment:
@@ -290,6 +291,10 @@ class Experiment:
         self._root = loaded.root.absolute()
         self.config = self._completed(loaded.config)
         self._redaction = redaction_for(self.config)
+        # Patterns are for what agents say, and may match any name.
+        if held := [name for name in self._redaction.masks_in(str(self.config.name)) if name != PATTERNS]:
+            told = f"holds a secret ({', '.join(held)}), and names are never masked; choose another with --name"
+            raise ConfigError([Problem(str(loaded.path or "configuration"), told, "name")])
         self._subject = Subject(
             config=self.config,
             root=self._root,

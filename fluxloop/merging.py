@@ -8,6 +8,7 @@ import os
 import secrets
 import shlex
 import shutil
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -279,6 +280,9 @@ def _gaps(shards: Sequence[_Directory], found: Sequence[_Found]) -> list[Problem
 def _builder(shards: Sequence[_Directory]) -> SummaryBuilder:
     summary = shards[0].summary
     forced = list(dict.fromkeys(key for one in shards for key in one.earlier.forced))
+    masked: Counter[str] = Counter()
+    for one in shards:
+        masked.update(one.summary.masked)
     return SummaryBuilder(
         experiment_name=summary.experiment_name,
         planned=shards[0].total,
@@ -291,6 +295,7 @@ def _builder(shards: Sequence[_Directory]) -> SummaryBuilder:
         },
         fail_under=summary.fail_under,
         remarks=_remarks(shards),
+        masked=masked,
     )
 
 

@@ -144,6 +144,10 @@ class Attempt:
     """True when it was given up and nothing could end it."""
     told: Case | None = None
     """The case as the files show it, where that differs: its secrets masked."""
+    masked: tuple[str, ...] = ()
+    """The names of the secrets that were masked in it."""
+    exposed: tuple[str, ...] = ()
+    """The names of those that stand in an id, which is never masked."""
 
 
 @define(slots=False)

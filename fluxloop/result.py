@@ -232,6 +232,7 @@ def _recount(directory: Path, told: Summary) -> Summary:
         ran_on=told.ran_on,
         fail_under=told.fail_under,
         remarks=lasting_remarks(told.remarks),
+        masked=told.masked,
     )
     builder.superseded, builder.rerolled = count_superseded(directory)
     for run in StoredRuns(directory):

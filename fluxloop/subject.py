@@ -126,6 +126,10 @@ class Subject:
 
     def _problem(self, case: Case) -> str | None:
         """Say why a case cannot be run, or None."""
+        for what, id in (("id", case.id), ("source_id", case.source_id)):
+            if id is not None and (names := self.redaction.masks_in(id)):
+                told = f"the {what} holds a secret ({', '.join(names)}), and ids are never masked"
+                return f"{told}; give the input another {what}"
         *_, binding = self.task
         problem = binding.problem(case)
         return input_problem(case) if problem is None and self._sends_objects else problem

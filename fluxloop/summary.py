@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from array import array
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, Literal, Protocol
 
 from attrs import Factory, define, frozen
@@ -159,6 +159,8 @@ class Summary:
     """The same of runs that infrastructure ended at last."""
     remarks: tuple[str, ...] = ()
     """What a reader of the figures must know of how they came about."""
+    masked: dict[str, int] = Factory(dict)
+    """In how many runs something was masked, by the name of the variable or key whose secret it was."""
 
     @property
     def judged(self) -> int:
@@ -194,6 +196,7 @@ class SummaryBuilder:
     failures_left: int = 0
     """Runs that were left without a result when the agent had failed and another attempt was due."""
     remarks: tuple[str, ...] = ()
+    masked: dict[str, int] = Factory(dict)
     total: int = 0
     judged: int = 0
     passed: int = 0
@@ -240,6 +243,11 @@ class SummaryBuilder:
         if trace.persona is not None:
             self._count_persona(trace.persona, passed, judged)
         return None if trace.error is None else self._count_error(trace.error, trace)
+
+    def count_masked(self, names: Iterable[str]) -> None:
+        """Count one finished run for each secret that was masked in it, which no trace tells."""
+        for name in names:
+            self.masked[name] = self.masked.get(name, 0) + 1
 
     def _count_failing(self, trace: FinishedRun) -> None:
         row = self.failing.get(trace.input_index)
@@ -320,6 +328,7 @@ class SummaryBuilder:
             passed_after_failure=self.passed_after_failure,
             left_out_after_failure=self.left_out_after_failure,
             remarks=(*self.remarks, *self._left(), *self._biases()),
+            masked=dict(sorted(self.masked.items())),
         )
 
     def _left(self) -> Iterator[str]:

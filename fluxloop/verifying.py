@@ -33,6 +33,7 @@ MAX_FINDINGS = 20
 _NOT_COUNTED = (
     *("status", "stop_reason", "started_at", "completed_at", "ran_on", "fail_under", "experiment_name", "remarks"),
     *("errors", "errors_not_grouped"),  # by place, which is told by what the machine has installed
+    "masked",  # which no file tells
 )
 _RECOUNTED = tuple(field.name for field in attrs.fields(Summary) if field.name not in _NOT_COUNTED)
 

@@ -77,7 +77,7 @@ def project(tmp_path: Path) -> Path:
     entries = [
         {
             "input": {"text": text, "api_key": INPUT},
-            "id": f"{text} of {ENVIRONMENT}",
+            "id": f"{text} of mine",
             "persona": f"owner of {METADATA}",
             "expected": [PATTERN, {"password": "tiny"}],
             "metadata": {"client_secret": METADATA, "monkey": "stays", "max_tokens": 17},
@@ -86,6 +86,18 @@ def project(tmp_path: Path) -> Path:
     ]
     (tmp_path / "in.jsonl").write_text("".join(json.dumps(entry) + "\n" for entry in entries))
     return tmp_path
+
+
+MASKING = (
+    "SERVICE_API_KEY",
+    "inputs",
+    "output.redact_patterns",
+    "runner.args.connection.password",
+    "runner.args.runs_token",
+    "runner.args.secret_number",
+    "secret names",
+)
+"""What masks something in each run of the project."""
 
 
 def environment(project: Path, **more: str) -> dict[str, str]:
@@ -151,6 +163,8 @@ def test_secrets_are_in_no_file_and_on_no_screen(project: Path, way: str) -> Non
     assert {name: found for name, data in files.items() if (found := leaks(data))} == {}
     assert leaks(screen) == []
     assert b"failed; the results are not affected: OSError: cannot reach https://me:***@host, ***" in screen
+    assert json.loads(files["summary.json"])["masked"] == dict.fromkeys(MASKING, 4)
+    assert b"masked    SERVICE_API_KEY in 4 runs, " in screen
     got = [json.loads(line) for line in (project / "got.txt").read_text().splitlines()]
     assert got == [[[ENVIRONMENT, ARGUMENT, NUMBER, OVERRIDE, INPUT, METADATA], [PATTERN, {"password": "tiny"}]]] * 4
     traces = [json.loads(line) for line in files["traces.jsonl"].splitlines()]
@@ -159,7 +173,7 @@ def test_secrets_are_in_no_file_and_on_no_screen(project: Path, way: str) -> Non
         assert trace["input"]["api_key"] == MASK
         assert trace["metadata"] == {"client_secret": MASK, "monkey": "stays", "max_tokens": 17}
         assert trace["expected"] == [MASK, {"password": MASK}]
-        assert (trace["persona"], trace["input_id"].split()[1:]) == ("owner of ***", ["of", "***"])
+        assert (trace["persona"], trace["input_id"].split()[1:]) == ("owner of ***", ["of", "mine"])
         assert {one["name"] for one in trace["observations"]} >= {"log_in", "stream"}
 
 
@@ -180,6 +194,7 @@ def test_secrets_are_not_in_a_terminal(project: Path) -> None:
     assert process.exitstatus == 0
     assert "▓".encode() in screen
     assert b"failed" in screen
+    assert b"masked    SERVICE_API_KEY in 4 runs, inputs in 4 runs" in screen
     assert leaks(screen) == []
 
 

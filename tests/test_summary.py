@@ -31,6 +31,7 @@ KEYS = {
         "retries",
     ),
     *("ran_on", "superseded", "rerolled", "passed_after_failure", "left_out_after_failure", "remarks"),
+    "masked",
 }
 
 counts = st.none() | st.integers(0, 1000)

@@ -16,7 +16,7 @@ from fluxloop.config.convert import unstructure
 from fluxloop.config.load import LoadedConfig
 from fluxloop.config.model import ExperimentConfig
 from fluxloop.tracing.capture import capture
-from fluxloop.tracing.redaction import MASK, NOTHING, Redaction, is_secret_name, secret_texts
+from fluxloop.tracing.redaction import MASK, NOTHING, Redaction, is_secret_name, secrets_by_key
 
 _LITERAL = re.compile(r"\$\{(?=[A-Za-z_][A-Za-z0-9_]*\})")
 
@@ -31,7 +31,7 @@ _FREE = (
 def redaction_for(config: ExperimentConfig) -> Redaction:
     """Return what a configuration wants masked: its own secrets, the environment's, and its patterns."""
     output = config.output
-    secrets = secret_texts(capture(unstructure(config)))
+    secrets = dict(secrets_by_key(capture(unstructure(config))))
     return Redaction(enabled=output.redact, patterns=output.redact_patterns, secrets=secrets)
 
 

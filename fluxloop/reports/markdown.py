@@ -192,7 +192,7 @@ class _Index:
         summary = self.summary
         yield "Status", _status(self.path, summary)
         ours = attrs.evolve(summary, stop_reason=None, errors=(), failing_inputs=(), remarks=())
-        told = {"runs", "gate", "duration", "tokens"}
+        told = {"runs", "gate", "duration", "tokens", "masked"}
         yield from ((label.capitalize(), plain(text)) for label, text in summary_rows(ours) if label in told)
         yield "Began", cell(summary.started_at)
         if summary.completed_at is not None:

@@ -9,6 +9,7 @@ from fluxloop.summary import ErrorGroup, Summary
 
 MAX_ERRORS = 5
 MAX_FAILING = 8
+MAX_MASKED = 8
 
 
 def summary_rows(summary: Summary) -> list[tuple[str, str]]:
@@ -35,6 +36,8 @@ def summary_rows(summary: Summary) -> list[tuple[str, str]]:
     more = len(summary.errors) - MAX_ERRORS
     if more > 0:
         rows.append(("", f"and more kinds of error, {more} in all, in summary.json"))
+    if summary.masked:
+        rows.append(("masked", _masked(summary.masked)))
     rows += _labelled("note", summary.remarks)
     if summary.infrastructure and not summary.retries:
         rows.append(("hint", "what infrastructure failed may pass: --max-retries 3 makes such attempts again"))
@@ -59,6 +62,14 @@ def _failing(summary: Summary) -> list[str]:
     listed = ", ".join(f"{one_line(row.input_id, 40)} ({row.failed})" for row in failing[:MAX_FAILING])
     more = len(failing) - MAX_FAILING
     return [f"{listed} and {more} more" if more > 0 else listed]
+
+
+def _masked(masked: dict[str, int]) -> str:
+    """Whose secrets were masked, and in how many runs, the most frequent first."""
+    names = sorted(masked, key=lambda name: (-masked[name], name))
+    listed = ", ".join(f"{one_line(name, 40)} in {counted(masked[name], 'run')}" for name in names[:MAX_MASKED])
+    more = len(names) - MAX_MASKED
+    return f"{listed} and {more} more" if more > 0 else listed
 
 
 def _runs(summary: Summary) -> str:

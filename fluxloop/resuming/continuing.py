@@ -109,6 +109,7 @@ def go_on(
     """
     if earlier.summary is not None:
         builder.started_at = earlier.summary.started_at
+        builder.masked = dict(earlier.summary.masked)
     taken = take_up(earlier, plan, builder, retry=retry, is_same=changes.has_same_inputs)
     surroundings = changes.surroundings
     if len(taken.plan):

@@ -21,7 +21,7 @@ from typing import Any, Protocol
 
 from fluxloop.interrupt import Abandoned
 from fluxloop.tracing.groups import first_leaf
-from fluxloop.tracing.redaction import MASK, NOTHING, Redaction, is_secret_name, secret_texts
+from fluxloop.tracing.redaction import MASK, NAMES, NOTHING, Redaction, is_secret_name, note, secret_texts
 
 MAX_DEPTH = 100
 """Containers nested deeper than this are replaced by a note."""
@@ -85,7 +85,10 @@ def masked_whole(plain: Any) -> Any:
         return {key: masked_whole(item) for key, item in plain.items()}
     if isinstance(plain, list):
         return [masked_whole(item) for item in plain]
-    return plain if plain is None or plain == "" or isinstance(plain, bool) else MASK
+    if plain is None or plain == "" or isinstance(plain, bool) or plain == MASK:
+        return plain
+    note((NAMES,))
+    return MASK
 
 
 def as_text(value: Any, redaction: Redaction = NOTHING) -> str:
@@ -262,6 +265,7 @@ class Walk:
 
     def _int(self, value: int) -> int | str:
         if value in self._numbers:
+            self._redaction.found(self._numbers[value])
             return MASK
         return value if -_INT_LIMIT < value < _INT_LIMIT else self._redaction.text(_large_int(value))
 

@@ -6,10 +6,13 @@ import os
 import re
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import suppress
+from contextlib import contextmanager, suppress
+from contextvars import ContextVar
 from functools import lru_cache
 from operator import itemgetter
 from typing import Any
+
+from fluxloop.tracing.well_known import WELL_KNOWN
 
 MASK = "***"
 MIN_LENGTH = 8
@@ -18,6 +21,12 @@ NEVER = sys.maxsize
 """As many characters no text has."""
 MAX_KNOWN = 256
 """Values of the environment remembered after they have gone from it."""
+
+CONFIGURATION, INPUTS, PATTERNS, NAMES = "configuration", "inputs", "output.redact_patterns", "secret names"
+"""What masks beside variables and keys of the configuration, which have their own names."""
+
+noted: ContextVar[set[str] | None] = ContextVar("fluxloop_masked", default=None)
+"""Where the run that the calling code is in notes what masked something in it."""
 
 # What is behind `os.environ`, which costs four times as much and is asked in each run; its keys may be bytes.
 _variables: Mapping[Any, Any] = getattr(os.environ, "_data", os.environ)
@@ -64,6 +73,23 @@ def is_secret_name(name: str) -> bool:
     return last == "keys" and before in _KEEPERS_OF_KEYS
 
 
+def note(names: Iterable[str]) -> None:
+    """Note for the run the calling code is in what masked something, by name; outside a run nothing."""
+    masked = noted.get()
+    if masked is not None:
+        masked.update(names)
+
+
+@contextmanager
+def noting(masked: set[str]) -> Iterator[None]:
+    """Let what is masked in the context be noted there, for a run that the calling code is not in."""
+    token = noted.set(masked)
+    try:
+        yield
+    finally:
+        noted.reset(token)
+
+
 class Redaction:
     """What is masked in what a run shows: values under secret names, and known secrets in any text.
 
@@ -74,7 +100,7 @@ class Redaction:
     Args:
         enabled: False masks nothing.
         patterns: regular expressions; what they match is masked too.
-        secrets: texts to mask beside those of the environment.
+        secrets: texts to mask beside those of the environment, or a mapping that gives each a name.
 
     Example:
         >>> redaction = Redaction(secrets=["correct horse"])
@@ -84,6 +110,7 @@ class Redaction:
 
     __slots__ = (
         "_environment",
+        "_names",
         "_patterns",
         "_secrets",
         "_size",
@@ -96,16 +123,27 @@ class Redaction:
         "shortest",
     )
 
-    def __init__(self, *, enabled: bool = True, patterns: Sequence[str] = (), secrets: Iterable[str] = ()) -> None:
+    def __init__(
+        self,
+        *,
+        enabled: bool = True,
+        patterns: Sequence[str] = (),
+        secrets: Iterable[str] | Mapping[str, str] = (),
+    ) -> None:
         self.by_name = enabled
         """Whether values under secret names are masked."""
         self._patterns = tuple(re.compile(pattern) for pattern in patterns) if enabled else ()
-        self._secrets = frozenset(secrets) if enabled else frozenset()
-        self._environment: dict[str, None] = {}
+        named = secrets if isinstance(secrets, Mapping) else dict.fromkeys(secrets, CONFIGURATION)
+        self._secrets: dict[str, str] = dict(named) if enabled else {}
+        """Each with the name of where it stands."""
+        self._environment: dict[str, tuple[str, ...]] = {}
+        """Each with the variables it stands in."""
+        self._names: dict[str, frozenset[str]] = {}
+        """What each needle is known by."""
         self.needles: tuple[str, ...] = ()
         """Texts that are masked wherever they appear, the longest first."""
-        self.numbers: frozenset[int] = frozenset()
-        """The same of those that are numbers."""
+        self.numbers: dict[int, str] = {}
+        """The same of those that are numbers, each with its needle."""
         self.shortest: int = NEVER
         """Texts of fewer characters hold nothing to mask."""
         self.is_needed = False
@@ -130,8 +168,8 @@ class Redaction:
     def __hash__(self) -> int:
         return hash(self._settings())
 
-    def _settings(self) -> tuple[bool, tuple[str, ...], tuple[str, ...]]:
-        return self.by_name, tuple(pattern.pattern for pattern in self._patterns), tuple(sorted(self._secrets))
+    def _settings(self) -> tuple[bool, tuple[str, ...], tuple[tuple[str, str], ...]]:
+        return self.by_name, tuple(pattern.pattern for pattern in self._patterns), tuple(sorted(self._secrets.items()))
 
     def refresh(self) -> None:
         """Look for secrets in the environment, if it has changed; those known stay known."""
@@ -146,17 +184,27 @@ class Redaction:
         with suppress(KeyError):  # gone since
             # Taken first: what another thread changes meanwhile is then found the next time.
             values = None if watched is None else watched(_variables)
-        texts = dict.fromkeys(text for name in names for text in _secrets_in(name) if is_long_enough(text))
-        if texts.keys() - self._environment.keys():
-            gone = [text for text in self._environment if text not in texts]
-            self._environment = dict.fromkeys([*gone[-MAX_KNOWN:], *texts])
+        texts: dict[str, tuple[str, ...]] = {}
+        for name in names:
+            for text in _secrets_in(name):
+                if is_secret(text, name):
+                    texts[text] = (*texts.get(text, ()), name)
+        known = self._environment
+        if any(known.get(text) != named for text, named in texts.items()):
+            gone = [text for text in known if text not in texts]
+            self._environment = {**{text: known[text] for text in gone[-MAX_KNOWN:]}, **texts}
             self._collect()
         self._size, self._watched, self._values = size, watched, values  # last: until then others look, too
 
     def _collect(self) -> None:
-        needles = {form for text in (*self._secrets, *self._environment) for form in _forms(text)}
+        needles: dict[str, frozenset[str]] = {}
+        configured = ((text, (name,)) for text, name in self._secrets.items())
+        for text, names in (*configured, *self._environment.items()):
+            for form in _forms(text):
+                needles[form] = needles.get(form, frozenset()).union(names)
+        self._names = needles  # first, for other threads mask meanwhile
         self.needles = tuple(sorted(needles, key=lambda needle: (-len(needle), needle)))
-        self.numbers = frozenset(int(needle) for needle in needles if needle.isascii() and needle.isdigit())
+        self.numbers = {int(needle): needle for needle in needles if needle.isascii() and needle.isdigit()}
         if self._patterns:
             self.shortest = 0
         elif needles:
@@ -167,7 +215,7 @@ class Redaction:
         """Return one that masks further texts, for a run that has secrets of its own."""
         more = Redaction.__new__(Redaction)
         more.by_name, more._patterns, more._environment = self.by_name, self._patterns, self._environment
-        more._secrets = self._secrets.union(secrets)
+        more._secrets = {**dict.fromkeys(secrets, INPUTS), **self._secrets}
         more._size, more._watched, more._values = self._size, self._watched, self._values
         more.shortest = self.shortest
         more._collect()
@@ -182,12 +230,28 @@ class Redaction:
             if len(needle) > length:
                 break
             if needle in text:
-                for longest in self.needles:
-                    text = text.replace(longest, MASK)
+                text = self._without_needles(text)
                 break
-        for pattern in self._patterns:
-            text = pattern.sub(_masked, text)
+        return self._without_patterns(text) if self._patterns else text
+
+    def _without_needles(self, text: str) -> str:
+        for needle in self.needles:  # the longest first, for it may hold others
+            if needle in text:
+                text = text.replace(needle, MASK)
+                self.found(needle)
         return text
+
+    def _without_patterns(self, text: str) -> str:
+        for pattern in self._patterns:
+            masked = pattern.sub(_masked, text)
+            if masked != text:
+                note((PATTERNS,))
+                text = masked
+        return text
+
+    def found(self, needle: str) -> None:
+        """Note what masks a needle, for the run it was found in."""
+        note(self._names.get(needle, ()))
 
     def data(self, data: bytes) -> bytes:
         """Return bytes, be they text or not, with known secrets masked."""
@@ -197,15 +261,31 @@ class Redaction:
             encoded = needle.encode("utf-8", "surrogateescape")
             if encoded in data:
                 data = data.replace(encoded, MASK.encode())
+                self.found(needle)
         return data
 
     def holds(self, text: str) -> bool:
         """Tell whether the text contains a known secret."""
         return any(needle in text for needle in self.needles)
 
+    def masks_in(self, text: str) -> tuple[str, ...]:
+        """Return the names of all that would mask something in the text, which stays as it is."""
+        length = len(text)
+        if length < self.shortest:
+            return ()
+        names: tuple[str, ...] = ()
+        for needle in reversed(self.needles):
+            if len(needle) > length:
+                break
+            if needle in text:
+                names += tuple(self._names.get(needle, ()))
+        if any(match[0] for pattern in self._patterns for match in pattern.finditer(text)):
+            names += (PATTERNS,)
+        return tuple(sorted(set(names)))
 
-def _made(enabled: bool, patterns: Sequence[str], secrets: Sequence[str]) -> Redaction:
-    return Redaction(enabled=enabled, patterns=patterns, secrets=secrets)
+
+def _made(enabled: bool, patterns: Sequence[str], secrets: Sequence[tuple[str, str]]) -> Redaction:
+    return Redaction(enabled=enabled, patterns=patterns, secrets=dict(secrets))
 
 
 NOTHING = Redaction(enabled=False)
@@ -222,25 +302,36 @@ def without_secrets(text: str) -> str:
 
 
 def secret_texts(plain: Any, *, secret: bool = False) -> Iterator[str]:
-    """Yield the texts, and integers as texts, under secret names in plain data that are long enough to look for.
+    """Yield the texts, and integers as texts, under secret names in plain data that are to be looked for.
 
     Args:
         plain: plain data, of bounded depth.
         secret: whether all of it is under such a name.
     """
-    if isinstance(plain, dict):
-        for key, item in plain.items():
-            yield from secret_texts(item, secret=secret or is_secret_name(str(key)))
-    elif isinstance(plain, list | tuple):
-        for item in plain:
-            yield from secret_texts(item, secret=secret)
-    elif secret and isinstance(plain, str | int) and not isinstance(plain, bool) and is_long_enough(str(plain)):
-        yield str(plain)
+    return (text for text, _ in secrets_by_key(plain, secret=secret))
 
 
-def is_long_enough(text: str) -> bool:
-    """Tell whether a secret can be looked for in texts; asterisks are somebody's mask already."""
-    return len(text) >= MIN_LENGTH and not text.isspace() and text.strip("*") != ""
+def secrets_by_key(plain: Any, key: str = "", *, secret: bool = False) -> Iterator[tuple[str, str]]:
+    """Yield what `secret_texts` does, each with the dotted key it stands under."""
+    if isinstance(plain, dict | list | tuple):
+        for name, item in plain.items() if isinstance(plain, dict) else enumerate(plain):
+            inner = f"{key}.{name}" if key else str(name)
+            is_named = isinstance(plain, dict) and is_secret_name(str(name))
+            yield from secrets_by_key(item, inner, secret=secret or is_named)
+    elif secret and isinstance(plain, str | int) and not isinstance(plain, bool) and is_secret(str(plain), key):
+        yield str(plain), key
+
+
+def is_secret(text: str, name: str = "") -> bool:
+    """Tell whether a value under a secret name is looked for in texts.
+
+    It is not if it is short, if everybody knows it, if its name says it already, as that of
+    `SHOPDATA_PASSWORD=shopdata`, or if it is somebody's mask.
+    """
+    if len(text) < MIN_LENGTH or text.isspace() or not text.strip("*"):
+        return False
+    plain = text.casefold()
+    return plain not in WELL_KNOWN and plain.replace("-", "_") not in name.casefold().replace("-", "_")
 
 
 def _secret_variables() -> list[str]:
@@ -283,7 +374,7 @@ def _quoted(secret: str) -> Iterator[str]:
     for text in texts.copy():  # a key of many lines is indented in a traceback, and joined on the screen
         lines = [line.strip() for line in text.splitlines()]
         if len(lines) > 1 and not text.lstrip().startswith("{"):
-            texts += [line for line in lines if is_long_enough(line) and not line.startswith("-----")]
+            texts += [line for line in lines if is_secret(line) and not line.startswith("-----")]
     for text in texts:
         yield text
         yield repr(text)[1:-1]

@@ -145,6 +145,8 @@ class Result(msgspec.Struct, array_like=True):
     is_overload: bool
     left_running: bool
     told: Case | None
+    masked: tuple[str, ...]
+    exposed: tuple[str, ...]
     is_unread: bool = False
     """Whether the worker has not seen its input."""
 
@@ -168,6 +170,8 @@ class Result(msgspec.Struct, array_like=True):
             attempt.is_overload,
             attempt.left_running,
             attempt.told,
+            attempt.masked,
+            attempt.exposed,
         )
 
     def attempt(self, order: Order) -> Attempt:
@@ -190,6 +194,8 @@ class Result(msgspec.Struct, array_like=True):
             self.is_overload,
             self.left_running,
             self.told,
+            self.masked,
+            self.exposed,
         )
 
 
