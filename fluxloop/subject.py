@@ -117,21 +117,25 @@ class Subject:
         chosen = self.config.inputs
         if self.given_inputs is None and chosen.file is None:
             raise self._missing("inputs.file", "a file of inputs, which this one's did not come from", "--inputs")
+        *_, binding = self.task
         return inputs_from(
             self.root / str(chosen.file) if self.given_inputs is None else self.given_inputs,
             names=chosen.map,
             selection=Selection(personas=chosen.personas, ids=chosen.ids, limit=chosen.limit),
-            check=self._problem,
+            check=lambda case: self._problem(case, binding),
         )
 
-    def _problem(self, case: Case) -> str | None:
-        """Say why a case cannot be run, or None."""
+    def _exposed(self, case: Case) -> str | None:
+        """Say which id of an input holds a secret, or None."""
         for what, id in (("id", case.id), ("source_id", case.source_id)):
             if id is not None and (names := self.redaction.masks_in(id)):
                 told = f"the {what} holds a secret ({', '.join(names)}), and ids are never masked"
                 return f"{told}; give the input another {what}"
-        *_, binding = self.task
-        problem = binding.problem(case)
+        return None
+
+    def _problem(self, case: Case, binding: Binding | ReplayBinding) -> str | None:
+        """Say why a case cannot be run, or None."""
+        problem = self._exposed(case) or binding.problem(case)
         return input_problem(case) if problem is None and self._sends_objects else problem
 
     @cached_property

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import sys
 import threading
@@ -40,7 +41,7 @@ TEXTS = st.lists(st.sampled_from([*KEYS.values(), "nothing", "pat-1234"]), max_s
 
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=20, deadline=None)
-@given(runs=st.lists(TEXTS, min_size=1, max_size=5), executor=st.sampled_from(["inline", "threads"]))
+@given(runs=st.lists(TEXTS, min_size=1, max_size=5), executor=st.sampled_from(["inline", "threads", "asyncio"]))
 def test_the_figure_is_the_number_of_runs_that_held_the_secret(
     runs: list[str], executor: str, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
@@ -50,9 +51,20 @@ def test_the_figure_is_the_number_of_runs_that_held_the_secret(
         print(text)
         return [text, text]
 
+    async def agent_among_others(text: str) -> list[str]:
+        fluxloop.event("before", text=text)
+        await asyncio.sleep(0)
+        return agent(text)
+
     place = tmp_path_factory.mktemp("experiment")
-    overrides = {"runner.executor": executor, "output.redact_patterns": ["pat-[0-9]+"], "runner.timeout_seconds": 0}
-    found = masked_in(agent, runs, place, overrides=overrides, capture_output=True)
+    overrides = {
+        "runner.executor": executor,
+        "runner.parallel": 1 if executor == "inline" else 3,
+        "runner.timeout_seconds": 0,
+        "output.redact_patterns": ["pat-[0-9]+"],
+    }
+    target = agent_among_others if executor == "asyncio" else agent
+    found = masked_in(target, runs, place, overrides=overrides, capture_output=True)
     expected = Counter(name for text in runs for name, key in KEYS.items() if key in text)
     expected["output.redact_patterns"] = sum("pat-1234" in text for text in runs)
     assert found == {name: count for name, count in expected.items() if count}
