@@ -22,7 +22,7 @@ from fluxloop.failures import (
 from fluxloop.records import Attempt, Case, ErrorKind, PlannedRun, RunError, Status
 from fluxloop.system import System
 from fluxloop.tracing.capture import Unfinished, capture, describe
-from fluxloop.tracing.context import Run, current
+from fluxloop.tracing.context import OpenRun, current
 from fluxloop.tracing.groups import first_leaf
 from fluxloop.tracing.redaction import Redaction, noted, noting
 
@@ -77,7 +77,7 @@ class OpenAttempt:
         """The task it runs in, where it does."""
         self.worker: Any = None
         """Who runs it, as its executor knows."""
-        self.run: Run
+        self.run: OpenRun
         self._retry_on = retry_on
         self._keeps_output = keeps_output
         self._redaction = redaction
@@ -86,18 +86,18 @@ class OpenAttempt:
         self._start: int | None = None
         self._end: int | None = None
 
-    def begin(self) -> Run:
+    def begin(self) -> OpenRun:
         """Start the clock and make this the run that the calling code is in."""
         noted.set(self._masked)
         run = self._open()
         current.set((run, None))
         return run
 
-    def _open(self) -> Run:
+    def _open(self) -> OpenRun:
         self._process = System.process
         wall = time_ns()
         start = perf_counter_ns()
-        self.run = run = Run(self.planned, self.number, wall - start, self._redaction)
+        self.run = run = OpenRun(self.planned, self.number, wall - start, self._redaction)
         run.uncaptured = not self._keeps_output
         # At the start, because an agent may change what it is given.
         run.redaction.refresh()
@@ -268,7 +268,7 @@ class OpenAttempt:
         return attempt
 
 
-def _as_told(case: Case, run: Run) -> tuple[Any, Case | None]:
+def _as_told(case: Case, run: OpenRun) -> tuple[Any, Case | None]:
     """The input as the records show it, and the case when these show it otherwise than it is."""
     redaction = run.redaction
     if not redaction.by_name:

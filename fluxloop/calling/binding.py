@@ -14,7 +14,7 @@ from fluxloop.calling.target import Target
 from fluxloop.calling.template import fill, mentions, shaped
 from fluxloop.exceptions import TargetError
 from fluxloop.records import Case
-from fluxloop.tracing.context import Run
+from fluxloop.tracing.context import OpenRun, Run
 
 INPUT_NAMES = (
     "input",
@@ -79,14 +79,14 @@ class Binding:
             )
         return None
 
-    def arguments(self, case: Case, run: Run) -> Arguments:
+    def arguments(self, case: Case, run: OpenRun) -> Arguments:
         """Return the positional and keyword arguments for a run of the case, all of them its own."""
         value = case.input
         if type(value) is not str or self.input_template is not None:
-            value = self._shaped(value, run)
-        kwargs: dict[str, Any] = fill(self.args, {"run_id": run.run_id}) if self.args else {}
+            value = self._shaped(value, run.face)
+        kwargs: dict[str, Any] = fill(self.args, {"run_id": run.face.run_id}) if self.args else {}
         for name in self.inject:
-            kwargs[name] = getattr(run, name)
+            kwargs[name] = getattr(run.face, name)
         if type(value) is dict and self._spreads(value):
             return (), {**value, **kwargs}
         if self.input_name is None:

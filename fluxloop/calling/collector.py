@@ -6,7 +6,7 @@ from collections.abc import Coroutine, Generator
 from typing import Any, NoReturn
 
 from fluxloop.tracing.capture import capture
-from fluxloop.tracing.context import Run, current
+from fluxloop.tracing.context import OpenRun, current
 
 # The one object that tells these observations from a user's own, whatever those hold.
 _COLLECTED: dict[str, Any] = {"provider": "builtin:collector"}
@@ -20,7 +20,7 @@ class Collector:
         name: what the callback is called in the recording.
     """
 
-    def __init__(self, run: Run, name: str) -> None:
+    def __init__(self, run: OpenRun, name: str) -> None:
         self._run = run
         self._name = name
 
@@ -45,7 +45,7 @@ def _listed(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     return {"args": list(args), **kwargs} if args else kwargs
 
 
-def collected(run: Run) -> Any:
+def collected(run: OpenRun) -> Any:
     """Return what the agent sent: the one thing, a list of several, or None."""
     sent = [one.input for one in run.observations if one.metadata is _COLLECTED]
     return sent[0] if len(sent) == 1 else sent or None

@@ -26,7 +26,7 @@ from fluxloop.calling.template import fill, mentions, shaped
 from fluxloop.exceptions import TargetError
 from fluxloop.recording.markers import OLD_VERSION, called, unescaped
 from fluxloop.records import Case
-from fluxloop.tracing.context import Run
+from fluxloop.tracing.context import OpenRun
 from fluxloop.tracing.copies import fresh_data
 from fluxloop.tracing.redaction import MASK
 
@@ -86,17 +86,17 @@ class ReplayBinding:
         """Say why this case cannot be bound: every one can."""
         return None
 
-    def arguments(self, case: Case, run: Run) -> Arguments:
+    def arguments(self, case: Case, run: OpenRun) -> Arguments:
         """Return the positional and keyword arguments for a run of the case, all of them its own."""
         call = self.only or self.calls[line_of(case.id)]
         values = fresh_data(call.values)
         for steps, stand in call.callables:
             paths.put(values, steps, Collector(run, stand.name) if stand.provided is None else stand.provided)
-        for name, value in fill(self.constants, {"run_id": run.run_id}).items() if self.constants else ():
+        for name, value in fill(self.constants, {"run_id": run.face.run_id}).items() if self.constants else ():
             paths.put(values, call.arguments[name], value)
         for name in self.inject:
-            paths.put(values, call.arguments[name], getattr(run, name))
-        paths.put(values, call.place, shaped(self.input_template, case.input, run))
+            paths.put(values, call.arguments[name], getattr(run.face, name))
+        paths.put(values, call.place, shaped(self.input_template, case.input, run.face))
         return tuple(values["args"]), values["kwargs"]
 
     def told(self, case: Case) -> str:

@@ -27,7 +27,7 @@ if hasattr(os, "register_at_fork"):
 
 
 class Run:
-    """The run the calling code is part of, as `current_run()` returns it.
+    """The run the calling code is part of, as `current_run()` returns it: to be read, not to be changed.
 
     Example:
         >>> import fluxloop
@@ -38,44 +38,22 @@ class Run:
         ...     return f"{style}: {question}"
     """
 
-    __slots__ = (
-        "_planned",
-        "_run_id",
-        "attempt",
-        "closed",
-        "discarded",
-        "observations",
-        "offset",
-        "redaction",
-        "stderr",
-        "stdout",
-        "streams",
-        "uncaptured",
-    )
+    __slots__ = ("_attempt", "_planned", "_run_id")
 
-    def __init__(self, planned: PlannedRun, attempt: int, offset: int, redaction: Redaction | None = None) -> None:
+    def __init__(self, planned: PlannedRun, attempt: int) -> None:
         self._planned = planned
-        self.redaction = Redaction() if redaction is None else redaction
-        """What is masked in what is seen of it; what the agent gets is as it is."""
+        self._attempt = attempt
         self._run_id: str | None = None
-        self.attempt = attempt
-        self.offset = offset
-        """Nanoseconds from the performance counter to the wall clock, fixed for the run."""
-        self.observations: list[Observation] = []
-        self.streams: dict[str, ReferenceType[Any]] = {}
-        """The calls whose streams are open, by the ids of their observations."""
-        self.stdout: list[str] = []
-        self.stderr: list[str] = []
-        self.uncaptured = False
-        """True when what it prints goes on to the screen, as it does once a debugger has the terminal."""
-        self.closed = False
-        self.discarded = False
-        """True once nobody waits for it: what it still prints is nobody's."""
 
     @property
     def id(self) -> str:
         """The trace id, such as `trace_001`."""
         return self._planned.trace_id
+
+    @property
+    def attempt(self) -> int:
+        """Which attempt at the run it is, from 1."""
+        return self._attempt
 
     @property
     def run_id(self) -> str:
@@ -116,6 +94,45 @@ class Run:
 
     def __repr__(self) -> str:
         return f"<Run {self.id} of {self.input_id}, iteration {self.iteration}>"
+
+
+class OpenRun:
+    """What is kept of a run while it goes on; no agent gets hold of it."""
+
+    __slots__ = (
+        "_planned",
+        "attempt",
+        "closed",
+        "discarded",
+        "face",
+        "observations",
+        "offset",
+        "redaction",
+        "stderr",
+        "stdout",
+        "streams",
+        "uncaptured",
+    )
+
+    def __init__(self, planned: PlannedRun, attempt: int, offset: int, redaction: Redaction | None = None) -> None:
+        self._planned = planned
+        self.redaction = Redaction() if redaction is None else redaction
+        """What is masked in what is seen of it; what the agent gets is as it is."""
+        self.attempt = attempt
+        self.face = Run(planned, attempt)
+        """What the agent gets of it."""
+        self.offset = offset
+        """Nanoseconds from the performance counter to the wall clock, fixed for the run."""
+        self.observations: list[Observation] = []
+        self.streams: dict[str, ReferenceType[Any]] = {}
+        """The calls whose streams are open, by the ids of their observations."""
+        self.stdout: list[str] = []
+        self.stderr: list[str] = []
+        self.uncaptured = False
+        """True when what it prints goes on to the screen, as it does once a debugger has the terminal."""
+        self.closed = False
+        self.discarded = False
+        """True once nobody waits for it: what it still prints is nobody's."""
 
     def observe(
         self, type: ObservationType, name: str, parent_id: str | None, input: Any, model: str | None, metadata: Any
@@ -160,7 +177,7 @@ class Run:
         return True
 
 
-Scope = tuple[Run, "str | None"]
+Scope = tuple[OpenRun, "str | None"]
 """The run, and the id of the observation the code is inside."""
 
 current: ContextVar[Scope | None] = ContextVar("fluxloop_scope", default=None)
@@ -175,7 +192,7 @@ def leave(token: Token[Scope | None]) -> None:
 def current_run() -> Run | None:
     """Return the run the calling code is part of, or None outside a run."""
     scope = current.get()
-    return None if scope is None else scope[0]
+    return None if scope is None else scope[0].face
 
 
 def carry_context(function: Callable[P, R]) -> Callable[P, R]:

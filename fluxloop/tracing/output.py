@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any, TextIO
 
-from fluxloop.tracing.context import Run, current
+from fluxloop.tracing.context import OpenRun, current
 from fluxloop.tracing.redaction import NOTHING, Redaction
 
 Aside = Callable[[], AbstractContextManager[Any]]
@@ -122,7 +122,7 @@ class _Stream:
         self._part = name
         self.buffer = _Bytes(self, getattr(stream, "buffer", None))
 
-    def _run(self) -> Run | None:
+    def _run(self) -> OpenRun | None:
         scope = current.get()
         if scope is None or scope[0].uncaptured:
             return None

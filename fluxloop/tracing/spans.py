@@ -8,7 +8,7 @@ from typing import Any, Literal, TypeVar
 
 from fluxloop.records import Observation
 from fluxloop.tracing.capture import as_text, capture
-from fluxloop.tracing.context import Run, current, leave
+from fluxloop.tracing.context import OpenRun, current, leave
 from fluxloop.tracing.recorder import Wanted, kept_metadata, observed
 from fluxloop.tracing.wrapping import wrap
 
@@ -36,7 +36,7 @@ class Span:
         self._capture_output = capture_output
         # By the id of its observation, "" outside a run: one span object may be entered again
         # inside itself, and by many tasks at once.
-        self._open: dict[str | None, tuple[Run, Observation, int, Any] | None] = {}
+        self._open: dict[str | None, tuple[OpenRun, Observation, int, Any] | None] = {}
 
     def __call__(self, function: F, /) -> F:
         wanted = Wanted(

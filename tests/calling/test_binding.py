@@ -15,7 +15,7 @@ from fluxloop.calling.frameworks import Conventions
 from fluxloop.calling.target import Target
 from fluxloop.records import PlannedRun
 from fluxloop.testing import run_once
-from fluxloop.tracing.context import Run
+from fluxloop.tracing.context import OpenRun
 
 
 def binding_of(
@@ -152,7 +152,7 @@ def test_spreading_is_what_python_accepts(names: list[str], required: int, value
     except TypeError:
         fits = False
     binding = binding_of(agent)
-    args, kwargs = binding.arguments(Case(0, "i", value), Run(PlannedRun("t", Case(0, "i", value), 0, 0), 1, 0))
+    args, kwargs = binding.arguments(Case(0, "i", value), OpenRun(PlannedRun("t", Case(0, "i", value), 0, 0), 1, 0))
     assert args == ()
     assert kwargs == (value if fits else {binding.input_name: value})
 
@@ -199,7 +199,7 @@ def test_injected_values_are_the_runs_own() -> None:
     case = Case(0, "i", "hi", None, expected, metadata)
     binding = binding_of(agent, inject=("metadata", "expected"))
     for iteration in range(2):
-        args, kwargs = binding.arguments(case, Run(PlannedRun("t", case, iteration, 0), 1, 0))
+        args, kwargs = binding.arguments(case, OpenRun(PlannedRun("t", case, iteration, 0), 1, 0))
         agent(*args, **kwargs)
     assert seen == [(["k"], ["e"])] * 4
 
@@ -224,7 +224,7 @@ def test_run_id_is_fresh_for_each_attempt(tmp_path: Any) -> None:
     case = Case(0, "i", "hi")
     binding = binding_of(lambda text, thread: thread, args={"thread": "{run_id}"})
     planned = PlannedRun("t", case, 0, 0)
-    first, second = (binding.arguments(case, Run(planned, number, 0))[1]["thread"] for number in (1, 2))
+    first, second = (binding.arguments(case, OpenRun(planned, number, 0))[1]["thread"] for number in (1, 2))
     assert first != second
 
 

@@ -88,7 +88,16 @@ def test_changing_what_a_run_tells_changes_nothing() -> None:
     assert trace.expected == [{"a": 1}]
 
 
-@pytest.mark.parametrize("name", ["id", "input_id", "iteration", "persona", "expected", "metadata", "seed", "run_id"])
+PUBLIC = ["attempt", "expected", "id", "input_id", "iteration", "metadata", "persona", "run_id", "seed"]
+
+
+def test_a_run_has_what_an_agent_may_know_of_it() -> None:
+    """What fluxloop keeps of it, such as its observations, is out of the agent's reach."""
+    names = run_once(lambda text: dir(fluxloop.current_run()), "hi").output
+    assert [name for name in names if not name.startswith("_")] == PUBLIC
+
+
+@pytest.mark.parametrize("name", [*PUBLIC, "closed", "observations", "stdout", "offset", "redaction"])
 def test_what_a_run_is_cannot_be_set(name: str) -> None:
     """What a run tells is not for an agent to change."""
 
