@@ -10,7 +10,7 @@ import threading
 from collections.abc import Callable
 from typing import TypeVar
 
-from fluxloop.system import System
+from fluxloop.system import System, new_thread
 
 T = TypeVar("T")
 
@@ -36,7 +36,7 @@ async def in_thread(work: Callable[[], T], *, name: str, on_cancel: Callable[[],
         except BaseException as error:
             done.set_exception(error)
 
-    threading.Thread(target=run, name=name, daemon=True).start()
+    new_thread(run, name).start()
     waiting = asyncio.wrap_future(done)
     try:
         return await asyncio.shield(waiting)
@@ -60,5 +60,5 @@ def end_soon(code: int) -> None:
         threading.Event().wait(ENDING_SECONDS)
         System.exit(code)
 
-    threading.Thread(target=end, name="fluxloop-end", daemon=True).start()
+    new_thread(end, "fluxloop-end").start()
     signal.signal(signal.SIGINT, lambda number, frame: System.exit(code))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 
 from fluxloop.attempt import OpenAttempt
+from fluxloop.clock import monotonic
 from fluxloop.stacks import task_stack
 
 
@@ -25,22 +26,24 @@ class Deadlines:
 
     def begin(self, opened: OpenAttempt) -> None:
         """Watch an attempt, from its own task."""
-        loop = asyncio.get_running_loop()
-        self._due[opened] = due = loop.time() + self._limit
+        self._due[opened] = monotonic() + self._limit
         if not self._armed:
-            self._armed = True
-            loop.call_at(due, self._expire, loop)
+            self._arm(asyncio.get_running_loop(), self._limit)
 
     def end(self, opened: OpenAttempt) -> None:
         """Let an attempt be."""
         self._due.pop(opened, None)
 
+    def _arm(self, loop: asyncio.AbstractEventLoop, seconds: float) -> None:
+        self._armed = True
+        loop.call_later(seconds, self._expire, loop)
+
     def _expire(self, loop: asyncio.AbstractEventLoop) -> None:
         self._armed = False
         for opened, due in list(self._due.items()):
-            if due > loop.time():
-                self._armed = True
-                loop.call_at(due, self._expire, loop)
+            # By our clock: that of a loop that is not ours may have been frozen, or set.
+            if (left := due - monotonic()) > 0:
+                self._arm(loop, left)
                 return
             self.end(opened)
             if opened.task is not None:

@@ -10,6 +10,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Protocol
 
 from fluxloop.attempt import OpenAttempt
+from fluxloop.calling.eventloop import new_task
 from fluxloop.calling.loop import BLOCKS, BROKEN, BUSY_SECONDS
 from fluxloop.exceptions import TargetError
 from fluxloop.interrupt import Abandoned
@@ -68,8 +69,8 @@ class Lane:
 
     def _launch(self, attempts: Sequence[OpenAttempt]) -> None:
         for opened in attempts:
-            running = self._loop.create_task(
-                self._run(opened), name=opened.planned.trace_id, context=self._context.copy()
+            running = new_task(
+                self._run(opened), self._loop, name=opened.planned.trace_id, context=self._context.copy()
             )
             self._running[opened] = running
             running.add_done_callback(partial(self._landed, opened))

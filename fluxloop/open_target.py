@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import contextvars
 from collections.abc import AsyncIterator, Iterator
 from contextlib import ExitStack, asynccontextmanager, contextmanager, suppress
+from contextvars import copy_context
 from functools import partial
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
@@ -125,7 +125,7 @@ class OpenTarget:
     def run(self, opened: OpenAttempt) -> Attempt:
         """Run one attempt at a sync target to its end, in this thread."""
         # A context of its own, so that what the agent sets in it does not reach the next run.
-        return contextvars.copy_context().run(self._run, opened)
+        return copy_context().run(self._run, opened)
 
     def _run(self, opened: OpenAttempt) -> Attempt:
         try:
@@ -179,7 +179,7 @@ class OpenTarget:
             if running.cancelling() and _is_current(running):
                 # A cancellation the agent has not met yet would take the record with it.
                 with suppress(asyncio.CancelledError):
-                    await asyncio.sleep(0)
+                    await asyncio.tasks.sleep(0)  # not the double of `asyncio.sleep` an agent may have left
 
     def _answer(self, opened: OpenAttempt, output: Any) -> Any:
         if output is None and self._task.replay is not None:

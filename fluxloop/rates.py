@@ -198,7 +198,7 @@ class rate_limit:  # noqa: N801  (used as a word, like `open`)
         with self._turn(call) as wait_seconds:
             await first.wait()
             while wait := wait_seconds():
-                await asyncio.sleep(wait)
+                await asyncio.tasks.sleep(wait)  # `asyncio.sleep` may be an agent's double
 
     async def __aexit__(self, *error: object) -> None:
         """Nothing is held."""

@@ -1,8 +1,11 @@
-"""The system's calls that results hang on, as they are before any agent runs."""
+"""What of the system results hang on, as it is before any agent runs."""
 
 from __future__ import annotations
 
 import os
+import threading
+from collections.abc import Callable
+from threading import Thread
 
 
 class System:
@@ -14,6 +17,13 @@ class System:
 
     process: object = object()
     """Stands for this process; one that is forked has another. Ids of processes can be mocked."""
+
+
+def new_thread(target: Callable[[], object], name: str) -> Thread:
+    """Make a daemon thread, whatever an agent has put in the place of `threading.Thread` and its hook."""
+    if threading.excepthook is None:  # with which no thread can be made
+        threading.excepthook = threading.__excepthook__
+    return Thread(target=target, name=name, daemon=True)
 
 
 def _forked() -> None:

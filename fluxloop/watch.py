@@ -13,6 +13,7 @@ from fluxloop.interrupt import HEED_SECONDS, Interrupt
 from fluxloop.records import PlannedRun
 from fluxloop.schedule import Schedule
 from fluxloop.stacks import all_stacks
+from fluxloop.system import new_thread
 
 TICK_SECONDS = 0.2
 CLOSING_SECONDS = 5.0
@@ -62,7 +63,7 @@ class Watch:
     @contextmanager
     def watching(self) -> Iterator[None]:
         """Watch for as long as the context lasts."""
-        thread = threading.Thread(target=self._watch, name="fluxloop-watch", daemon=True)
+        thread = new_thread(self._watch, "fluxloop-watch")
         thread.start()
         try:
             yield

@@ -8,6 +8,8 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from queue import SimpleQueue
 from typing import Any, ParamSpec, TypeVar
 
+from fluxloop.system import new_thread
+
 P = ParamSpec("P")
 R = TypeVar("R")
 
@@ -44,7 +46,7 @@ class DaemonThreads(ThreadPoolExecutor):
 
     def _hire(self) -> bool:
         try:
-            threading.Thread(target=self._work, name="fluxloop-to-thread", daemon=True).start()
+            new_thread(self._work, "fluxloop-to-thread").start()
         except RuntimeError:  # the system gives no more
             if not self._count:
                 raise

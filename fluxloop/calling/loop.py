@@ -17,6 +17,8 @@ from contextlib import AbstractAsyncContextManager, contextmanager, suppress
 from typing import Any, TypeVar
 
 from fluxloop.calling.daemons import DaemonThreads
+from fluxloop.calling.eventloop import new_event_loop, new_task, submit
+from fluxloop.system import new_thread
 
 T = TypeVar("T")
 
@@ -168,7 +170,7 @@ class LoopThread:
         Raises:
             TimeoutError: it has not ended within `timeout` seconds; it is cancelled.
         """
-        future = asyncio.run_coroutine_threadsafe(coroutine, self.loop)
+        future = submit(coroutine, self.loop)
         try:
             return self._wait(future, timeout)
         except BaseException:
@@ -206,7 +208,7 @@ class LoopThread:
                 (left if entered.done() else entered).set_exception(error)
 
         async def start() -> asyncio.Task[None]:
-            task = asyncio.create_task(lifespan())
+            task = new_task(lifespan(), asyncio.get_running_loop())
             self._kept.add(task)
             asyncio.tasks._unregister_task(task)  # an agent that cancels all tasks must not find it
             return task
@@ -226,7 +228,7 @@ class LoopThread:
         return self._wait(entered), close
 
     def _start(self) -> None:
-        loop = self._loop = asyncio.new_event_loop()
+        loop = self._loop = new_event_loop()
         loop.set_default_executor(DaemonThreads())
         running[loop] = self
         self._closing = self._blocked = False
@@ -236,7 +238,7 @@ class LoopThread:
             self._serve(loop)
             loop.close()
 
-        self._thread = threading.Thread(target=serve, name="fluxloop-loop", daemon=True)
+        self._thread = new_thread(serve, "fluxloop-loop")
         self._thread.start()
 
     def _serve(self, loop: asyncio.AbstractEventLoop) -> None:
@@ -272,11 +274,11 @@ class LoopThread:
         if not self._blocked:
             # Else: a task cancels whatever it finds, or the loop is blocked only now.
             with suppress(concurrent.futures.CancelledError, TimeoutError):
-                left = asyncio.run_coroutine_threadsafe(_cancel_all(self._kept), loop).result(_CLOSING_SECONDS)
+                left = submit(_cancel_all(self._kept), loop).result(_CLOSING_SECONDS)
         self._closing = True
         if left:  # a task swallows its cancellation; the thread is a daemon and holds nothing up
             self._kept |= asyncio.all_tasks(loop)
-            asyncio.run_coroutine_threadsafe(self._wind_up(), loop)
+            submit(self._wind_up(), loop)
             return
         loop.call_soon_threadsafe(loop.stop)
         thread.join()

@@ -6,6 +6,7 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from contextvars import copy_context
+from functools import partial
 from queue import Empty, SimpleQueue
 
 from fluxloop.attempt import OpenAttempt
@@ -18,6 +19,7 @@ from fluxloop.records import Attempt
 from fluxloop.runner import Task
 from fluxloop.schedule import Schedule
 from fluxloop.stacks import task_stack, thread_stack
+from fluxloop.system import new_thread
 
 CLOSING_SECONDS = 5.0
 """How long the end waits for threads to leave what their targets opened."""
@@ -84,9 +86,7 @@ class _Threads:
             self._work.put(opened)
 
     def _hire(self) -> bool:
-        worker = threading.Thread(
-            target=self._context.copy().run, args=(self._work_off,), name="fluxloop-worker", daemon=True
-        )
+        worker = new_thread(partial(self._context.copy().run, self._work_off), "fluxloop-worker")
         self._workers.add(worker)
         try:
             worker.start()

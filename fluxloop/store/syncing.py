@@ -6,6 +6,7 @@ import threading
 from collections.abc import Sequence
 
 from fluxloop.store.lines import LineFile
+from fluxloop.system import new_thread
 
 SYNC_AFTER = 0.5
 """Seconds from a write to the sync that others share with it: half of what is promised, the rest is the disk's."""
@@ -51,7 +52,7 @@ class GroupSync:
                 self._start()
 
     def _start(self) -> None:
-        thread = threading.Thread(target=self._follow, name="fluxloop-sync", daemon=True)
+        thread = new_thread(self._follow, "fluxloop-sync")
         try:
             thread.start()
         except RuntimeError:  # the agents have taken all the system gives

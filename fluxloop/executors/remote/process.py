@@ -24,7 +24,7 @@ from fluxloop.executors.remote.sending import Received, Script, loading
 from fluxloop.executors.remote.worker import LOOK_SECONDS, Worker
 from fluxloop.interrupt import Interrupt
 from fluxloop.stacks import all_stacks
-from fluxloop.system import System
+from fluxloop.system import System, new_thread
 from fluxloop.tracing.capture import message, type_name
 
 DEAF_AND_DUMB = 97
@@ -81,7 +81,7 @@ class _Carrier:
 
     def work(self) -> None:
         preparation = self._first()
-        threading.Thread(target=self._carry, name="fluxloop-carrier", daemon=True).start()
+        new_thread(self._carry, "fluxloop-carrier").start()
         received = Received(preparation.script)
         sys.argv = preparation.argv
         try:

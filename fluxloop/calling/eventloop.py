@@ -1,0 +1,45 @@
+"""Event loops and tasks that go on as fluxloop needs, whatever an agent makes of the loop it runs on."""
+
+from __future__ import annotations
+
+import asyncio
+import concurrent.futures
+from asyncio import AbstractEventLoop, BaseEventLoop
+from asyncio.futures import _chain_future  # type: ignore[attr-defined]
+from collections.abc import Coroutine
+from contextvars import Context
+from typing import Any, TypeVar
+
+from fluxloop.clock import monotonic
+
+T = TypeVar("T")
+
+
+def new_event_loop() -> AbstractEventLoop:
+    """Make a loop of the policy in force, whose time no agent can freeze."""
+    loop = asyncio.new_event_loop()
+    if isinstance(loop, BaseEventLoop):  # else it is none of Python's, such as uvloop's, which has a clock of its own
+        loop.time = monotonic  # type: ignore[method-assign]
+    return loop
+
+
+def new_task(
+    coroutine: Coroutine[Any, Any, T],
+    loop: AbstractEventLoop,
+    *,
+    name: str | None = None,
+    context: Context | None = None,
+) -> asyncio.Task[T]:
+    """Make a task on the loop, from its own thread, past the task factory an agent may have given it."""
+    return asyncio.Task(coroutine, loop=loop, name=name, context=context)
+
+
+def submit(coroutine: Coroutine[Any, Any, T], loop: AbstractEventLoop) -> concurrent.futures.Future[T]:
+    """Start a coroutine on the loop from another thread, as `asyncio.run_coroutine_threadsafe` does."""
+    future: concurrent.futures.Future[T] = concurrent.futures.Future()
+
+    def start() -> None:
+        _chain_future(new_task(coroutine, loop), future)
+
+    loop.call_soon_threadsafe(start)
+    return future
