@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 import threading
 from collections.abc import Callable
 from threading import Thread
@@ -15,14 +16,28 @@ class System:
     getpid = os.getpid
     getppid = os.getppid
 
+    open = os.open
+    write = os.write
+    close = os.close
+    stat = os.stat
+    fstat = os.fstat
+    fdatasync = getattr(os, "fdatasync", os.fsync)
+    ftruncate = os.ftruncate
+    chmod = os.chmod
+    replace = os.replace
+    unlink = os.unlink
+    urandom = os.urandom
+
     process: object = object()
     """Stands for this process; one that is forked has another. Ids of processes can be mocked."""
 
 
 def new_thread(target: Callable[[], object], name: str) -> Thread:
-    """Make a daemon thread, whatever an agent has put in the place of `threading.Thread` and its hook."""
-    if threading.excepthook is None:  # with which no thread can be made
+    """Make a daemon thread, whatever an agent has put in the place of `threading.Thread` and the hooks."""
+    if threading.excepthook is None:  # without one no thread can be made
         threading.excepthook = threading.__excepthook__
+    if sys.excepthook is None:
+        sys.excepthook = sys.__excepthook__
     return Thread(target=target, name=name, daemon=True)
 
 

@@ -289,7 +289,7 @@ class LoopThread:
         for task in others:
             task.cancel()
         if others:
-            await asyncio.wait(others)
+            await asyncio.tasks.wait(others)
         asyncio.get_running_loop().stop()
 
 
@@ -301,6 +301,6 @@ async def _cancel_all(kept: set[asyncio.Task[Any]]) -> int:
         task.cancel()
     pending: set[asyncio.Task[Any]] = set()
     if tasks:
-        _, pending = await asyncio.wait(tasks, timeout=_CLOSING_SECONDS / 2)
+        _, pending = await asyncio.tasks.wait(tasks, timeout=_CLOSING_SECONDS / 2)
     await loop.shutdown_asyncgens()
     return len(pending)

@@ -5,11 +5,13 @@ from __future__ import annotations
 import errno
 import importlib
 import os
-import tempfile
+import stat
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
+
+from fluxloop.system import System
 
 _UNKNOWN = (errno.ENOTSUP, errno.ENOTTY, errno.EINVAL, errno.EBADF)
 """What a file system says that knows no such thing."""
@@ -41,13 +43,13 @@ def sync(handle: int) -> None:
         except OSError as error:
             if error.errno not in _UNKNOWN:
                 raise
-    getattr(os, "fdatasync", os.fsync)(handle)
+    System.fdatasync(handle)
 
 
 def sync_directory(path: Path) -> None:
     """Put the names in a directory on the disk, where the system lets us."""
     try:
-        handle = os.open(path, os.O_RDONLY)
+        handle = System.open(path, os.O_RDONLY)
     except OSError:  # Windows opens no directories
         return
     try:
@@ -56,7 +58,7 @@ def sync_directory(path: Path) -> None:
         if error.errno not in _UNKNOWN:
             raise
     finally:
-        os.close(handle)
+        System.close(handle)
 
 
 class LineFile:
@@ -65,7 +67,7 @@ class LineFile:
     Nothing waits in a buffer of ours, so a process killed between two writes loses neither.
 
     Example:
-        >>> import tempfile
+        >>> import stat
         >>> path = Path(tempfile.mkdtemp()) / "lines"
         >>> file = LineFile(path); file.append(b"one\\n"); file.close()
         >>> path.read_bytes()
@@ -74,7 +76,8 @@ class LineFile:
 
     def __init__(self, path: Path) -> None:
         self._file = open(path, "ab", buffering=0)  # noqa: SIM115  (closed by close)
-        self.size = os.fstat(self._file.fileno()).st_size
+        self._opened = System.fstat(self._file.fileno())
+        self.size = self._opened.st_size
         """Bytes of whole lines."""
 
     def append(self, lines: bytes) -> None:
@@ -84,17 +87,20 @@ class LineFile:
             OSError: the system did not take them all; `cut` takes away what it did take.
         """
         rest = lines
-        # A nearly full disk takes a part; the next write says why it takes no more.
-        while written := self._file.write(rest):
-            if written == len(rest):
-                break
-            rest = rest[written:]
+        try:
+            # A nearly full disk takes a part; the next write says why it takes no more.
+            while written := self._file.write(rest):
+                if written == len(rest):
+                    break
+                rest = rest[written:]
+        except OSError as error:
+            raise _named(error) from None
         self.size += len(lines)
 
     def cut(self, size: int) -> None:
         """Take away all that stands after the first `size` bytes, as far as the system lets us."""
         with suppress(OSError):
-            os.ftruncate(self._file.fileno(), size)
+            System.ftruncate(self._file.fileno(), size)
             self.size = size
 
     def sync(self) -> None:
@@ -103,29 +109,48 @@ class LineFile:
         Raises:
             OSError: it may be lost.
         """
-        sync(self._file.fileno())
+        handle = self._file.fileno()
+        try:
+            if not os.path.samestat(System.fstat(handle), self._opened):  # the number is another file's by now
+                raise OSError(errno.EBADF, "")
+            sync(handle)
+        except OSError as error:
+            raise _named(error) from None
 
     def close(self) -> None:
         """Close the file."""
         self._file.close()
 
 
+def _named(error: OSError) -> OSError:
+    """Say what no system call can: our files are closed by what closes all of a process, as daemons do."""
+    if error.errno != errno.EBADF:
+        return error
+    told = "the agent has closed the files of its process; run it with executor processes"
+    return OSError(errno.EBADF, told)
+
+
 def replace(path: Path, content: bytes) -> None:
     """Put `content` in the place of the file, so that a reader sees the old or the new, never a part.
 
-    Both the content and the new name are on the disk when this returns.
+    Both the content and the new name are on the disk when this returns. A file that was there keeps its mode.
     """
-    handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+    temporary = path.parent / f".{path.name}.{System.urandom(6).hex()}"
+    handle = System.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
     try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(content)
-            file.flush()
-            sync(file.fileno())
-        os.chmod(temporary, 0o666 & ~umask())
-        os.replace(temporary, path)
+        try:
+            rest = memoryview(content)
+            while rest:
+                rest = rest[System.write(handle, rest) :]
+            sync(handle)
+        finally:
+            System.close(handle)
+        with suppress(FileNotFoundError):  # an agent may have changed what new files get
+            System.chmod(temporary, stat.S_IMODE(System.stat(path).st_mode))
+        System.replace(temporary, path)
     except BaseException:
         with suppress(OSError):
-            os.unlink(temporary)
+            System.unlink(temporary)
         raise
     sync_directory(path.parent)
 

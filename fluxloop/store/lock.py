@@ -107,13 +107,14 @@ class DirectoryLock:
         _held.discard(self)
         if self._handle is not None:
             with suppress(OSError):
-                os.unlink(self._path / LOCK)  # while it is held, so that nobody's but ours goes
+                System.unlink(self._path / LOCK)  # while it is held, so that nobody's but ours goes
             self.let_go()
 
     def let_go(self) -> None:
         """Close the file, and leave it where it is."""
         if self._handle is not None:
-            os.close(self._handle)
+            with suppress(OSError):  # closed by an agent, as what closes all files does
+                System.close(self._handle)
             self._handle = None
 
 

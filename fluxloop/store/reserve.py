@@ -7,6 +7,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from fluxloop.store.layout import RESERVE
+from fluxloop.system import System
 
 _BYTES = 1 << 18  # more than the largest summary.json
 
@@ -23,4 +24,4 @@ def keep_room(path: Path) -> None:
 def give_room(path: Path) -> None:
     """Give the room back."""
     with suppress(OSError):
-        os.unlink(path / RESERVE)
+        System.unlink(path / RESERVE)

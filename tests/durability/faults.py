@@ -9,6 +9,8 @@ import threading
 from collections.abc import Callable
 from typing import Any
 
+from fluxloop.system import System
+
 CRASHED = 86
 """What a process ends with that was made to crash."""
 
@@ -90,6 +92,8 @@ class Faults:
             return self.step(name, args[argument], lambda: real(*args, **options))
 
         setattr(os, name, patched)
+        if hasattr(System, name):
+            setattr(System, name, patched)
 
     def _patch_open(self) -> None:
         real = os.open
@@ -99,7 +103,7 @@ class Faults:
                 return real(path, flags, *args, **options)
             return self.step("create", path, lambda: real(path, flags, *args, **options))  # type: ignore[no-any-return]
 
-        os.open = patched
+        os.open = System.open = patched  # type: ignore[assignment]
 
     def _patch_files(self) -> None:
         faults, real = self, builtins.open
