@@ -50,6 +50,8 @@ class Interrupt:
         self._urged = 0.0
         """When the last thing was done that should have ended it: the second signal, or `Abandoned`."""
         self._taken: tuple[signal.Signals, ...] = ()
+        self._is_deaf = False
+        """True when an agent has put handlers of its own in the place of ours."""
 
     @property
     def requested(self) -> bool:
@@ -87,13 +89,20 @@ class Interrupt:
                 signal.signal(number, signal.SIG_DFL if handler is None else handler)
 
     def hold(self) -> None:
-        """Let `insist` wait."""
+        """Let `insist` wait, and take back what an agent has kept of the signals."""
         self._held = True
+        if self._is_deaf:
+            self._is_deaf = False
+            self.retake()
 
     def retake(self) -> None:
         """Take the signals again, should the agent have put handlers of its own in their place."""
         for number in self._taken:
             signal.signal(number, self._receive)
+
+    def look(self) -> None:
+        """Notice that the signals do not come here; from any thread, which cannot take them itself."""
+        self._is_deaf = any(signal.getsignal(number) != self._receive for number in self._taken)
 
     def release(self) -> None:
         """Let `insist` through, at once if it has been called already."""

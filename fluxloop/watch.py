@@ -74,6 +74,7 @@ class Watch:
     def _watch(self) -> None:
         while not self._done.wait(TICK_SECONDS):
             now = monotonic()
+            self._interrupt.look()
             # Once the executor knows, it has a while to tidy up.
             patience = CLOSING_SECONDS if self._schedule.is_known_to_be_over else HEED_SECONDS
             if self._schedule.stopping and self._schedule.is_over and now - self._heard > patience:

@@ -260,20 +260,30 @@ CLOCKS = {
     *("clock_gettime", "clock_gettime_ns", "gmtime", "localtime", "strftime"),
 }
 CALLS = {"_exit", "fork", "getpid", "getppid"}
+STORING = {"open", "write", "close", "fsync", "fdatasync", "ftruncate", "replace", "chmod", "unlink"}
 BOUND = {"time": CLOCKS, "datetime": {"now", "utcnow", "today", "fromtimestamp"}, "date": {"today"}, "os": CALLS}
 """What agents' test doubles replace, by where it is found."""
+WRITING = ("store/lines", "store/reserve", "store/syncing", "store/documents", "sinks/jsonl")
+"""Where results are written while agents run."""
 ALONE = ("executors/remote/guard", "executors/remote/reaper")
 """Run by themselves, without the rest of fluxloop."""
 
 
-def test_clocks_and_processes_are_asked_in_one_place() -> None:
+def bound(name: str, attribute: ast.Attribute) -> bool:
+    """Whether a module must not call it where it is found."""
+    owner = ast.unparse(attribute.value).split(".")[-1]
+    calls = BOUND.get(owner, set()) | (STORING if owner == "os" and name in WRITING else set())
+    return attribute.attr in calls
+
+
+def test_clocks_processes_and_files_are_asked_in_one_place() -> None:
     """Only `clock` and `system` call what an agent's test doubles replace, by references of their own."""
     found = [
         f"{name}:{node.lineno}: {ast.unparse(node)}"
         for path, name in zip(MODULES, NAMES, strict=True)
         if name not in ("clock", "system", *ALONE)
         for node in ast.walk(ast.parse(path.read_text()))
-        if (isinstance(node, ast.Attribute) and node.attr in BOUND.get(ast.unparse(node.value).split(".")[-1], ()))
+        if (isinstance(node, ast.Attribute) and bound(name, node))
         or (isinstance(node, ast.ImportFrom) and {a.name for a in node.names} & BOUND.get(str(node.module), set()))
     ]
     assert found == []
