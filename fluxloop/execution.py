@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 import signal
 from collections.abc import Callable, Generator, Iterable, Sequence
-from contextlib import AbstractContextManager, closing, nullcontext, suppress
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +29,6 @@ from fluxloop.store.reserve import give_room, keep_room
 from fluxloop.store.syncing import SyncError
 from fluxloop.summary import ExperimentStatus, Summary, SummaryBuilder
 from fluxloop.tracing.capture import message, type_name
-from fluxloop.tracing.output import captured_output
 from fluxloop.watch import Watch
 
 SUGGEST_AFTER = 10
@@ -135,7 +134,6 @@ class Execution:
         ended_by: UsageError | None = None
         try:
             with (
-                self._output(),
                 watch.watching(),
                 closing(_closable(self.executor.run(self.task, schedule))) as batches,
             ):
@@ -283,12 +281,6 @@ class Execution:
         reason = str(error) if isinstance(error, SinkError) else f"{type_name(error)}: {message(error)}"
         with suppress(SinkError):  # what went wrong first is what is raised
             self._finish("failed", reason)
-
-    def _output(self) -> AbstractContextManager[None]:
-        redaction = self.task.redaction
-        if not (self.task.capture_output or self.progress.has_bar or redaction.is_needed):
-            return nullcontext()
-        return captured_output(self.progress.aside, self.progress.stand_aside, redaction)
 
 
 def _left(attempt: Attempt) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import secrets
 import shutil
+import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -54,6 +55,7 @@ from fluxloop.store.lock import DirectoryLock
 from fluxloop.subject import Subject
 from fluxloop.summary import SummaryBuilder
 from fluxloop.tracing.capture import capture
+from fluxloop.tracing.output import screen
 from fluxloop.tracing.redaction import PATTERNS
 
 
@@ -346,9 +348,9 @@ class Experiment:
     def _execute(self, interrupt: Interrupt) -> ExperimentResult:
         refuse_in_worker()
         adjust()
-        progress = progress_for(self._progress, redact=self._redaction.text)
+        progress = progress_for(self._progress, screen(sys.stderr), redact=self._redaction.text)
         progress.info("Starting experiment...")
-        with self._subject.surroundings(), ExitStack() as held:
+        with self._subject.surroundings(progress), ExitStack() as held:
             task, _, binding = self._subject.task
             executor = self._subject.executor()
             plan = self.plan()

@@ -6,6 +6,7 @@ import importlib
 import io
 import math
 import os
+import re
 import sys
 import threading
 import warnings
@@ -27,6 +28,9 @@ REDRAW_IDLE_SECONDS = 1.0
 """After how long something is shown although nothing has finished."""
 MAX_ANNOUNCED = 5
 """Kinds of failure told while the experiment runs."""
+
+_ESCAPES = re.compile(r"\x1b\[[0-?]*[ -/]*[@-~]")
+"""Colours and the like, which a terminal does not show."""
 
 
 def counted(number: int, noun: str) -> str:
@@ -81,6 +85,15 @@ class Screen:
         self._redact = redact
         self.encoding = getattr(stream, "encoding", None) or "utf-8"
 
+    def shares_lines_with(self, stream: Any) -> bool:
+        """Tell whether what is written to a stream stands on the same lines."""
+        own = self._stream
+        if own is None or stream is own:
+            return own is not None
+        with suppress(OSError, ValueError):  # closed
+            return bool(stream.isatty() and own.isatty())
+        return False
+
     def write(self, text: str) -> int:
         """Write what the stream's encoding has, and marks for the rest."""
         with self._open() as stream:
@@ -113,6 +126,8 @@ class Progress:
         self._redact = redact
         self._screen = Screen(stream, redact)
         self._lock = threading.RLock()
+        self._is_mid_line = False
+        """Whether the screen's last line is somebody else's, who has not ended it."""
 
     def info(self, line: str) -> None:
         """Tell something about the whole experiment."""
@@ -123,8 +138,14 @@ class Progress:
 
     def _line(self, line: str) -> None:
         with self._lock:  # a stall is told from a thread of its own
+            self._begin_line()
             self._screen.write(line + "\n")
             self._screen.flush()
+
+    def _begin_line(self) -> None:
+        if self._is_mid_line:
+            self._is_mid_line = False
+            self._screen.write("\n")
 
     def signal(self, line: str) -> None:
         """Tell what a signal does, from inside its handler."""
@@ -148,9 +169,18 @@ class Progress:
         """Leave the terminal to a debugger until its run has ended."""
 
     @contextmanager
-    def aside(self) -> Iterator[None]:
-        """Clear the bar while something else is written."""
+    def aside(self, stream: Any, text: str) -> Iterator[None]:
+        """Make room for a text that somebody else writes to a stream."""
         yield
+        self._has_written(stream, text)
+
+    def _has_written(self, stream: Any, text: str) -> None:
+        visible = _ESCAPES.sub("", text)
+        if visible and self._screen.shares_lines_with(stream):
+            self._is_mid_line = not visible.endswith("\n")
+            if self._is_mid_line:
+                with suppress(OSError, ValueError):  # it goes away
+                    stream.flush()  # else it stands below what is shown next
 
 
 class LogProgress(Progress):
@@ -259,18 +289,19 @@ class BarProgress(LogProgress):
         self._debugging = False
 
     def _line(self, line: str) -> None:
-        with self._lock, self.aside():
+        with self._beside_bar():
             super()._line(line)
 
     def start(self, total: int) -> None:
         """Draw the bar."""
         super().start(total)
+        self._begin_line()
         self._bar = _bar_class(self._notebook)(self, total, self._screen)
 
     def update(self, trace: Trace, first: ErrorGroup | None) -> None:
         """Count, and draw the bar when it is time."""
         if self._debugging:
-            self._debugging = False
+            self._debugging = self._is_mid_line = False
             self._bar.disable = False
         super().update(trace, first)
 
@@ -282,9 +313,13 @@ class BarProgress(LogProgress):
 
     def _show(self, now: float) -> None:
         with self._lock:
-            bar = self._bar
-            bar.n = self._done
-            bar.refresh()
+            self._bar.n = self._done
+            if not self._is_held(self._bar):
+                self._bar.refresh()
+
+    def _is_held(self, bar: Any) -> bool:
+        """Whether a bar keeps off a line that is not ended."""
+        return self._is_mid_line and not bar.is_widget
 
     def state(self) -> str:
         """Return what stands right of the bar."""
@@ -295,6 +330,7 @@ class BarProgress(LogProgress):
         self._note, self._ended = "", True
         if self._bar is not None:
             bar, self._bar = self._bar, None
+            self._begin_line()
             bar.disable = False
             bar.n = self._done
             bar.refresh()
@@ -308,18 +344,25 @@ class BarProgress(LogProgress):
             self._debugging = True
 
     @contextmanager
-    def aside(self) -> Iterator[None]:
-        """Clear the bar, and draw it again below what was written."""
+    def aside(self, stream: Any, text: str) -> Iterator[None]:
+        """Clear the bar, and draw it again below the text once its last line is ended."""
+        with self._beside_bar(), super().aside(stream, text):
+            yield
+
+    @contextmanager
+    def _beside_bar(self) -> Iterator[None]:
         with self._lock:  # agents print from many threads
             bar = self._bar
             if bar is None or bar.disable:
                 yield
                 return
-            bar.clear()
+            if not self._is_held(bar):
+                bar.clear()
             try:
                 yield
             finally:
-                bar.refresh()
+                if not self._is_held(bar):
+                    bar.refresh()
 
 
 def _bar_class(notebook: bool) -> Any:
@@ -333,6 +376,7 @@ def _bar_class(notebook: bool) -> Any:
         """A tqdm bar that reads as `[▓▓▓▓▓░░░░░] 250/500 (50%) - ETA: 2m 15s`."""
 
         monitor_interval = 0  # no thread of tqdm's: the loop draws
+        is_widget = widget
 
         def __init__(self, progress: BarProgress, total: int, screen: Screen) -> None:
             self._progress = progress

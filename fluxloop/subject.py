@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -23,12 +23,13 @@ from fluxloop.executors.chosen import executor_for, rate_shares, timeout_for
 from fluxloop.executors.inline import InlineExecutor
 from fluxloop.executors.remote.sending import input_problem
 from fluxloop.inputs.cases import Inputs, Selection, inputs_from
-from fluxloop.progress import shown_place
+from fluxloop.progress import Progress, shown_place
 from fluxloop.recording.calls import recorded_name
 from fluxloop.records import Case
 from fluxloop.resuming.earlier import Earlier
 from fluxloop.resuming.sameness import objects_in
 from fluxloop.runner import Task
+from fluxloop.tracing.output import captured_output
 from fluxloop.tracing.redaction import Redaction
 
 
@@ -181,10 +182,12 @@ class Subject:
         return (self.root, *(self.root / place for place in extra))
 
     @contextmanager
-    def surroundings(self) -> Iterator[None]:
-        """Be where the agent runs, for as long as the context lasts; what is raised shows no secret."""
+    def surroundings(self, progress: Progress | None = None) -> Iterator[None]:
+        """Be where the agent runs, for as long as the context lasts; what is raised or printed shows no secret."""
         folder = self.config.runner.working_directory
         with ExitStack() as stack:
+            # Before the agent is imported: its loggers take the streams that they find then.
+            stack.enter_context(self._output(progress))
             stack.enter_context(redacted(self.redaction.text))
             try:
                 stack.enter_context(working_directory(None if folder is None else self.root / folder))
@@ -192,6 +195,14 @@ class Subject:
                 what = f"{self.root / str(folder)}: {error.strerror or error}"
                 raise ConfigError([Problem(self.where, what, "runner.working_directory")]) from None
             yield
+
+    def _output(self, progress: Progress | None) -> AbstractContextManager[None]:
+        has_bar = progress is not None and progress.has_bar
+        if not (self.capture_output or has_bar or self.redaction.is_needed):
+            return nullcontext()
+        if progress is None:
+            return captured_output(redaction=self.redaction, keeps=self.capture_output)
+        return captured_output(progress.aside, progress.stand_aside, self.redaction, keeps=self.capture_output)
 
     def _missing(self, key: str, expected: str, option: str | None = None) -> ConfigError:
         hint = f"; or name it with {option}" if option else ""

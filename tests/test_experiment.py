@@ -445,6 +445,27 @@ def test_what_the_agent_prints_is_kept_with_its_run(capsys: pytest.CaptureFixtur
     assert capsys.readouterr() == ("", "")
 
 
+def test_a_console_made_by_a_preview_writes_to_the_runs(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The target is imported once, and what took the streams then serves every experiment on it."""
+    (folder / "consoles.py").write_text(
+        "import functools, sys\n"
+        "from sys import stdout\n"
+        "say = functools.partial(print, file=sys.stderr)\n"
+        "say('imported')\n"
+        "def run(text):\n"
+        "    say('said', text)\n"
+        "    stdout.write('written')\n"
+        "    stdout.buffer.write(b' as bytes')\n"
+    )
+    experiment = Experiment(target="consoles:run", inputs=["a"], capture_output=True)
+    experiment.preview()
+    traces = [*experiment.run(), *Experiment(target="consoles:run", inputs=["a"], capture_output=True).run()]
+    sys.modules["consoles"].say("afterwards")
+
+    assert [(trace.stdout, trace.stderr) for trace in traces] == [("written as bytes", "said a\n")] * 2
+    assert capsys.readouterr() == ("", "imported\nafterwards\n")
+
+
 def test_from_python_output_is_left_on_the_screen(capsys: pytest.CaptureFixture[str]) -> None:
     """Unless it is asked for, what an agent prints goes where it goes without fluxloop."""
 

@@ -120,6 +120,35 @@ def test_what_a_cell_has_made_works_in_every_experiment(notebook: Notebook, exec
         assert "4 of 4 runs passed" in text
 
 
+def test_what_a_run_prints_and_logs_is_kept_in_a_notebook(notebook: Notebook) -> None:
+    """Also by a logger that an earlier cell made; what the notebook prints meanwhile and afterwards is shown."""
+    text, _ = notebook.run(
+        "import sys, threading\n"
+        "from loguru import logger\n"
+        "logger.remove()\n"
+        "logger.add(sys.stderr, format='{message}', colorize=False)\n"
+        "async def talking(text):\n"
+        "    print('said', text)\n"
+        "    logger.info('logged {}', text)\n"
+        "    meanwhile.set()\n"
+        "    await asyncio.to_thread(shown.wait)\n"
+    )
+    assert text == ""
+    text, kinds = notebook.run(
+        "meanwhile, shown = threading.Event(), threading.Event()\n"
+        "running = asyncio.create_task(Experiment(target=talking, inputs=['a'], progress=False,\n"
+        "                                         capture_output=True).run_async())\n"
+        "await asyncio.to_thread(meanwhile.wait)\n"
+        "print('mine')\n"
+        "shown.set()\n"
+        "kept = list(await running)[0]\n"
+        "logger.info('after')\n"
+        "print(type(sys.stdout).__name__, [kept.stdout, kept.stderr])"
+    )
+    assert "error" not in kinds, text
+    assert sorted(text.splitlines()) == [r"OutStream ['said a\n', 'logged a\n']", "after", "mine"]
+
+
 def interrupt_at_start(notebook: Notebook) -> Callable[[], None]:
     """What interrupts the kernel once an agent has started."""
     started: Path = notebook.folder / "started"  # type: ignore[attr-defined]

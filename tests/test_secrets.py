@@ -555,3 +555,81 @@ def test_no_text_holds_a_needle(value: Any) -> None:
 def test_masking_hides_nothing_else(value: Any) -> None:
     """Where nothing is secret, the captured value is the same."""
     assert capture(value, Redaction(secrets=["absent-from-all"], enabled=False)) == capture(value)
+
+
+# What took the streams when the agent was imported
+
+LOGGED = {"stderr": ("loguru", "rich", "structlog", "basic"), "stdout": ("handled", "stdout")}
+TOOK = {
+    "inline": ("run", "--executor", "inline", "--timeout", "0"),
+    "threads": ("run", "--executor", "threads"),
+    "asyncio": ("run_async", "--executor", "asyncio"),
+    "processes": ("run", "--executor", "processes"),
+}
+TWICE = """
+import logging_agents  # long before the experiment
+from fluxloop import Experiment
+
+for _ in range(2):
+    options = {"executor": "threads", "parallel": 1, "capture_output": True}
+    result = Experiment(target=logging_agents.run, inputs=["a", "b"], **options).run()
+    print(result.path)
+"""
+
+
+def keyed(project: Path, *arguments: str, printed_before: str = "") -> str:
+    """Run Python with a key in its environment; return what stands on the screen, where the key must not be."""
+    variables = {**environment(project), "SHOP_API_KEY": "supersecret-12345", "PYTHONPATH": str(PROJECT)}
+    done = run([sys.executable, *arguments], cwd=project, env=variables, capture_output=True, timeout=60, text=True)
+    assert done.returncode == 0, done.stderr
+    screen = done.stdout.removeprefix(printed_before) + done.stderr
+    assert "supersecret" not in screen
+    return screen
+
+
+def assert_kept(path: Path) -> None:
+    """Every line that a run logged is in its record, masked, and in no other."""
+    data = (path / "traces.jsonl").read_text()
+    assert "supersecret" not in data
+    traces = [json.loads(line) for line in data.splitlines()]
+    assert {trace["input"] for trace in traces} == {"a", "b"}
+    for trace in traces:
+        for stream, names in LOGGED.items():
+            lines = trace[stream].splitlines()
+            assert len(lines) == len(names), lines
+            for name, line in zip(names, lines, strict=True):
+                assert name in line
+                assert f"{trace['input']} ***" in line
+
+
+@pytest.mark.parametrize("way", TOOK)
+def test_what_took_the_streams_at_import_is_kept_and_masked(tmp_path: Path, way: str) -> None:
+    """Loggers and consoles made at the agent's import write to the run; a listener's thread, masked, to the screen."""
+    (tmp_path / "in.jsonl").write_text('"a"\n"b"\n')
+    name, *options = TOOK[way]
+    started = ["-m", "fluxloop_cli", "run", "experiment", "--target", f"logging_agents:{name}"]
+    screen = keyed(tmp_path, *started, "--inputs", "in.jsonl", *options)
+
+    (path,) = (tmp_path / "experiments").iterdir()
+    assert_kept(path)
+    assert "imported with ***" in screen
+    assert {line for line in screen.splitlines() if line.startswith("queued")} == {"queued a ***", "queued b ***"}
+    assert "loguru" not in screen
+
+
+def test_a_dry_run_shows_no_secret_of_the_import(tmp_path: Path) -> None:
+    """What a target prints as it is imported to be checked is masked, too."""
+    (tmp_path / "in.jsonl").write_text('"a"\n')
+    started = ["-m", "fluxloop_cli", "run", "experiment", "--target", "logging_agents:run"]
+    screen = keyed(tmp_path, *started, "--inputs", "in.jsonl", "--dry-run")
+    assert "imported with ***" in screen
+
+
+def test_what_took_the_streams_long_before_is_kept_and_masked(tmp_path: Path) -> None:
+    """A script's module took the streams before there was an experiment; the second experiment is as the first."""
+    screen = keyed(tmp_path, "-c", TWICE, printed_before="imported with supersecret-12345\n")
+    paths = [tmp_path / line for line in screen.splitlines() if line.startswith(str(tmp_path))]
+    assert len(paths) == 2
+    for path in paths:
+        assert_kept(path)
+    assert "loguru" not in screen

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import re
 import shlex
 import subprocess
@@ -13,6 +14,8 @@ from typing import Any
 
 import pexpect
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from fluxloop.plan import Plan
 from fluxloop.progress import BarProgress, LogProgress, Progress, clock, one_line, progress_for
@@ -20,6 +23,7 @@ from fluxloop.records import Attempt, Case, PlannedRun, RunError
 from fluxloop.reports.rows import text_table
 from fluxloop.schedule import Limits, Schedule, Urgency
 from fluxloop.testing import make_trace
+from fluxloop.tracing.output import captured_output, screen
 
 AGENTS = """
 import os, sys, time
@@ -120,6 +124,144 @@ def test_a_screen_that_goes_away_ends_the_showing_alone(kind: type[LogProgress])
     progress.update(make_trace(), None)
     progress.warn("two")
     progress.stop()
+
+
+def drawn(text: str) -> list[str]:
+    """What stands on a terminal in the end, line by line."""
+    lines: list[list[str]] = [[]]
+    column = 0
+    for char in re.sub(r"\x1b\[[0-9;]*m", "", text):
+        if char == "\n":
+            lines.append([])
+            column = 0
+        elif char == "\r":
+            column = 0
+        else:
+            line = lines[-1]
+            line[column : column + 1] = char
+            column += 1
+    return ["".join(line).rstrip() for line in lines]
+
+
+PRINTING = """
+import sys, time
+from fluxloop import Experiment
+
+def agent(text):
+    time.sleep(0.15)
+    print("I think", text, "of", [text])
+    sys.stderr.write("one, ")
+    time.sleep(0.15)
+    print(f"\\x1b[1mtwo {text}\\x1b[0m", file=sys.stderr)
+    print(f"\\x1b[31mred {text}\\n\\x1b[0m", end="")
+    sys.stdout.buffer.write(b"bytes " + text.encode() + b"\\n")
+    print("left open", text, end="" if text == "c" else "\\n")
+
+Experiment(target=agent, inputs=["a", "b", "c"], output_dir="out", capture_output=False).run()
+print("after")
+"""
+
+
+def test_what_is_left_on_the_screen_survives_the_bar(folder: Path) -> None:
+    """Text in pieces, in colour, as bytes and without an end stands there whole, and so does the bar below it."""
+    (folder / "printing.py").write_text(PRINTING)
+    process = pexpect.spawn(
+        sys.executable,
+        ["printing.py"],
+        cwd=str(folder),
+        env={**os.environ, "TERM": "xterm", "LC_ALL": "C.UTF-8"},
+        timeout=60,
+        encoding="utf-8",
+        dimensions=(40, 200),
+    )
+    process.expect(pexpect.EOF)
+    seen = process.before or ""
+    process.close()
+
+    said = [
+        line
+        for text in "abc"
+        for line in (
+            f"I think {text} of ['{text}']",
+            f"one, two {text}",
+            f"red {text}",
+            f"bytes {text}",
+            f"left open {text}",
+        )
+    ]
+    assert [line for line in drawn(seen) if not line.startswith("[")] == [*said, "after", ""]
+    assert [line for line in drawn(seen) if line.startswith("[▓")] == ["[▓▓▓▓▓▓▓▓▓▓] 3/3 (100%) - 1s"]
+    assert re.search(r"1/3 \(33%\)", seen)
+
+
+class Terminal(io.StringIO):
+    """A stream to a screen that several share."""
+
+    def __init__(self, shared: list[str]) -> None:
+        super().__init__()
+        self._shared = shared
+
+    def write(self, text: str) -> int:
+        self._shared.append(text)
+        return len(text)
+
+    def isatty(self) -> bool:
+        return True
+
+
+DONE = "done"  # of the bar's own: a run has ended
+PIECES = st.sampled_from(["a", "bc ", "\n", "d\n", "e\nf", "\x1b[1m", "g\x1b[0m\n\x1b[m", "", DONE])
+
+
+@given(st.lists(st.tuples(st.booleans(), PIECES), min_size=1, max_size=20))
+def test_no_text_is_lost_to_the_bar(pieces: list[tuple[bool, str]]) -> None:
+    """Whatever is written to either stream, in whatever pieces, reads as it would without a bar."""
+    shared: list[str] = []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("fluxloop.progress.REDRAW_SECONDS", 0.0)
+        patch.setattr("sys.stdout", Terminal(shared))
+        patch.setattr("sys.stderr", Terminal(shared))
+        bar = BarProgress(screen(sys.stderr))
+        with captured_output(bar.aside, keeps=False):
+            bar.start(len(pieces))
+            for is_error, piece in pieces:
+                if piece is DONE:
+                    bar.update(make_trace(), None)
+                else:
+                    (sys.stderr if is_error else sys.stdout).write(piece)
+            bar.stop()
+    alone = "".join(piece for _, piece in pieces if piece is not DONE)
+    *text, last, end = drawn("".join(shared))
+    assert re.fullmatch(r"\[[▓░]{10}\] \d+/\d+ \(\d+%\) - 0s", last)
+    assert end == ""
+    assert text == (lines if (lines := drawn(alone))[-1] else lines[:-1])
+
+
+def test_a_line_of_its_own_ends_that_of_others() -> None:
+    """A warning does not stand behind text that somebody has not ended, with or without a bar."""
+    for kind in (Progress, LogProgress, BarProgress):
+        shared: list[str] = []
+        stream = Terminal(shared)
+        progress = kind(stream)
+        progress.start(1)
+        with progress.aside(stream, "..."):
+            stream.write("...")
+        progress.warn("careful")
+        progress.stop()
+        assert drawn("".join(shared))[:2] == ["...", "[WARN] careful"]
+
+
+def test_text_elsewhere_does_not_hold_the_bar(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Dots that go to a file are on no line of the bar's."""
+    monkeypatch.setattr("fluxloop.progress.REDRAW_SECONDS", 0.0)
+    shared: list[str] = []
+    bar = BarProgress(Terminal(shared))
+    bar.start(1)
+    with (tmp_path / "file").open("w") as file, bar.aside(file, "..."):
+        pass
+    bar.update(make_trace(), None)
+    assert "1/1" in "".join(shared)
+    bar.stop()
 
 
 def test_a_reader_that_leaves_costs_no_run(folder: Path) -> None:

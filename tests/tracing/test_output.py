@@ -135,27 +135,30 @@ def test_outside_a_run_writing_goes_to_the_screen(capsys: pytest.CaptureFixture[
 
 
 def test_what_stands_aside_does_so_around_the_screen_only(screen: Shown) -> None:
-    """The progress bar is cleared for what goes to the screen, not for what a run keeps."""
-    times: list[int] = []
+    """The progress bar is cleared for what goes to the screen, text and bytes, not for what a run keeps."""
+    texts: list[str] = []
 
     @contextlib.contextmanager
-    def aside() -> Iterator[None]:
-        times.append(1)
+    def aside(stream: Any, text: str) -> Iterator[None]:
+        texts.append(text)
         yield
 
     with captured_output(aside):
         run_once(lambda text: print("kept"), "hi")
-        assert times == []
+        assert texts == []
         sys.stdout.write("shown")
-        assert times == [1]
+        sys.stdout.buffer.write(b"too")
+        assert texts == ["shown", "too"]
 
 
 def test_a_run_has_no_terminal(screen: Shown, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Inside a run `isatty` is false; outside it is what the screen says; the rest is the screen's."""
+    """Where output is kept `isatty` is false, also for a logger made outside a run; the rest is the screen's."""
     monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
     encoding = sys.stdout.encoding
-    with captured_output():
+    with captured_output(keeps=False):
         assert sys.stdout.isatty()
+    with captured_output():
+        assert not sys.stdout.isatty()
         assert sys.stdout.encoding == encoding
         assert sys.stdout.buffer.readable()
         trace = run_once(lambda text: [sys.stdout.isatty(), sys.stderr.isatty(), sys.stdout.encoding], "hi")
@@ -318,6 +321,160 @@ def test_a_root_handler_of_logging_itself_is_no_obstacle(errors: Shown, root: lo
     assert logging.lastResort is not None
     root.addHandler(logging.lastResort)
     assert captured(lambda: logging.warning("x")).stderr == "x\n"
+
+
+def writer_to(stream: Any) -> Callable[[str], Any]:
+    """A console that has taken a stream, and keeps it whatever becomes of `sys.stdout`."""
+    return lambda text: print(text, file=stream)
+
+
+def test_who_took_the_stream_before_writes_to_the_run(screen: Shown) -> None:
+    """It need not know of any experiment, and has its stream to itself again afterwards."""
+    console, stream, write = writer_to(sys.stdout), sys.stdout, sys.stdout.write
+
+    def agent(text: str) -> None:
+        console(text)
+
+    with captured_output():
+        console("outside")
+        first = run_once(agent, "hi")
+    console("between")
+    with captured_output():
+        second = run_once(agent, "ho")
+    assert (first.stdout, second.stdout) == ("hi\n", "ho\n")
+    assert screen.shown() == "outside\nbetween\n"
+    assert (sys.stdout, sys.stdout.write) == (stream, write)
+
+
+def test_who_took_a_stand_in_writes_to_every_later_run(screen: Shown) -> None:
+    """A console made during one experiment serves the next, and the screen when there is none."""
+    with captured_output():
+        console = writer_to(sys.stdout)
+    console("between")
+    with captured_output():
+        with captured_output():
+            inner = run_once(lambda text: console(text), "inner")
+        outer = run_once(lambda text: console(text), "outer")
+        console("outside")
+    assert (inner.stdout, outer.stdout) == ("inner\n", "outer\n")
+    assert run_once(lambda text: console(text), "nobody listens").stdout is None
+    assert screen.shown() == "between\noutside\nnobody listens\n"
+
+
+def test_a_stand_in_outlives_its_stream(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a test's stream was stood in for goes to that of the next test, once it is closed."""
+    first, second = io.StringIO(), io.StringIO()
+    monkeypatch.setattr(sys, "stdout", first)
+    with captured_output():
+        taken = sys.stdout
+        console = writer_to(taken)
+    first.close()
+    monkeypatch.setattr(sys, "stdout", second)
+    with captured_output():
+        trace = run_once(lambda text: console(text), "kept")
+        console("shown")
+    console("after")
+    taken.flush()
+    taken.buffer.write(b"bytes")
+    assert trace.stdout == "kept\n"
+    assert second.getvalue() == "shown\nafter\nbytes"
+
+    class Tee:  # it leads back
+        def write(self, text: str) -> int:
+            return taken.write(text)
+
+    monkeypatch.setattr(sys, "stdout", Tee())
+    with pytest.raises(ValueError, match="closed"):
+        console("to nobody")
+
+
+def test_a_stand_in_that_stays_is_no_stand_in_of_a_stand_in(screen: Shown) -> None:
+    """A program that has put it into `sys.stdout` again has the stream back after the next experiment."""
+    stream = sys.stdout
+    with captured_output():
+        taken = sys.stdout
+    sys.stdout = taken  # as `redirect_stdout` does that was entered meanwhile
+    with captured_output():
+        assert sys.stdout is taken
+        assert run_once(lambda text: print("kept"), "hi").stdout == "kept\n"
+    print("shown")
+    assert sys.stdout is stream
+    assert screen.shown() == "shown\n"
+
+
+def test_others_that_change_the_streams_write_keep_their_change(screen: Shown) -> None:
+    """What was there before is there again, and what came on top meanwhile stays, without end or loss."""
+    stream = sys.stdout
+    own = stream.write
+
+    def upper(write: Callable[[str], int]) -> Callable[[str], int]:
+        return lambda text: write(text.upper())
+
+    before = stream.write = upper(own)  # type: ignore[method-assign,assignment]
+    try:
+        assert captured(lambda: print("kept")).stdout == "kept\n"
+        assert stream.write is before
+        with captured_output():
+            stream.write = upper(stream.write)  # type: ignore[method-assign]
+        after = stream.write
+        print("shown")
+        assert captured(lambda: print("again")).stdout == "again\n"
+        assert stream.write is after
+        with captured_output():
+            print("outside")
+        assert screen.shown() == "SHOWN\nOUTSIDE\n"
+    finally:
+        del stream.write
+    assert stream.write == own
+
+
+def test_a_stream_that_takes_no_attributes_is_stood_in_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever took it before goes on to write to it; `print` is kept."""
+
+    class Fixed:
+        __slots__ = ("texts",)
+
+        def __init__(self) -> None:
+            self.texts: list[str] = []
+
+        def write(self, text: str) -> int:
+            self.texts.append(text)
+            return len(text)
+
+    def work() -> None:
+        print("kept")
+        fixed.write("shown")
+
+    fixed = Fixed()
+    monkeypatch.setattr(sys, "stdout", fixed)
+    assert captured(work).stdout == "kept\n"
+    assert fixed.texts == ["shown"]
+
+
+def test_one_stream_under_both_names_is_told_apart(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As under `--quiet`, where both go to one place: a run has each text under its name."""
+    both = io.StringIO()
+    monkeypatch.setattr(sys, "stdout", both)
+    monkeypatch.setattr(sys, "stderr", both)
+
+    def work() -> None:
+        print("out")
+        print("err", file=sys.stderr)
+        print("taken", file=both)
+
+    with captured_output():
+        print("shown")
+        trace = run_once(lambda text: work(), "hi")
+    assert (trace.stdout, trace.stderr) == ("out\n", "err\ntaken\n")
+    assert both.getvalue() == "shown\n"
+
+
+def test_handlers_that_no_logger_knows_are_kept(errors: Shown, root: logging.Logger) -> None:
+    """A handler that an agent calls by itself, as behind a queue, needs no logger to be found by."""
+    handler = logging.StreamHandler()
+    record = logging.LogRecord("name", logging.INFO, "path", 1, "message", None, None)
+    assert captured(lambda: handler.handle(record) and None).stderr == "message\n"
+    assert errors.shown() == ""
 
 
 def test_an_agent_that_redirects_its_output_has_it(screen: Shown) -> None:

@@ -22,14 +22,12 @@ MAX_PENDING = 8_192
 def printed_there(send: Send) -> Iterator[None]:
     """Show what is printed here where the executor is, line by line, so that it tears no progress bar."""
     streams = sys.stdout, sys.stderr
-    sys.stdout = _There(send, "stdout", streams[0])
-    sys.stderr = _There(send, "stderr", streams[1])
+    sys.stdout, sys.stderr = there = _There(send, "stdout", streams[0]), _There(send, "stderr", streams[1])
     try:
         yield
     finally:
-        for stream in (sys.stdout, sys.stderr):
-            if isinstance(stream, _There):
-                stream.flush()
+        for stream in there:
+            stream.flush()
         sys.stdout, sys.stderr = streams
 
 
