@@ -88,7 +88,7 @@ class Experiment:
         retry_failed: on resume, run again what infrastructure ended (`infrastructure`); that and timeouts
             and crashes (`failed`); or whatever failed (`all`). The last two bias the pass rate upwards.
         force: resume although the runs would not be alike.
-        capture_output: keep what a run prints and logs with it, rather than on the screen.
+        capture_output: keep what a run prints and logs with it; False leaves it on the screen.
         sinks: where traces go beside the files.
         settings: texts `key=value` for any key of the configuration.
         overrides: values by dotted key, as `{"runner.args": {"model": "small"}}`.
@@ -129,7 +129,7 @@ class Experiment:
         resume: str | os.PathLike[str] | None = None,
         retry_failed: RetryFailed | None = None,
         force: bool = False,
-        capture_output: bool = False,
+        capture_output: bool = True,
         sinks: Sequence[TraceSink] = (),
         settings: Sequence[str] = (),
         overrides: Mapping[str, Any] | None = None,

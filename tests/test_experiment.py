@@ -439,7 +439,7 @@ def test_what_the_agent_prints_is_kept_with_its_run(capsys: pytest.CaptureFixtur
         print("warned", file=sys.stderr)
         return text
 
-    (trace,) = Experiment(target=talking, inputs=["a"], capture_output=True).run()
+    (trace,) = Experiment(target=talking, inputs=["a"]).run()
 
     assert (trace.stdout, trace.stderr) == ("said a\n", "warned\n")
     assert capsys.readouterr() == ("", "")
@@ -457,24 +457,24 @@ def test_a_console_made_by_a_preview_writes_to_the_runs(folder: Path, capsys: py
         "    stdout.write('written')\n"
         "    stdout.buffer.write(b' as bytes')\n"
     )
-    experiment = Experiment(target="consoles:run", inputs=["a"], capture_output=True)
+    experiment = Experiment(target="consoles:run", inputs=["a"])
     experiment.preview()
-    traces = [*experiment.run(), *Experiment(target="consoles:run", inputs=["a"], capture_output=True).run()]
+    traces = [*experiment.run(), *Experiment(target="consoles:run", inputs=["a"]).run()]
     sys.modules["consoles"].say("afterwards")
 
     assert [(trace.stdout, trace.stderr) for trace in traces] == [("written as bytes", "said a\n")] * 2
     assert capsys.readouterr() == ("", "imported\nafterwards\n")
 
 
-def test_from_python_output_is_left_on_the_screen(capsys: pytest.CaptureFixture[str]) -> None:
-    """Unless it is asked for, what an agent prints goes where it goes without fluxloop."""
+def test_output_that_is_not_captured_is_left_on_the_screen(capsys: pytest.CaptureFixture[str]) -> None:
+    """With `capture_output=False` what an agent prints goes where it goes without fluxloop."""
 
     def talking(text: str) -> str:
         print("said", text)
         print("warned", file=sys.stderr)
         return text
 
-    (trace,) = Experiment(target=talking, inputs=["a"]).run()
+    (trace,) = Experiment(target=talking, inputs=["a"], capture_output=False).run()
 
     assert (trace.stdout, trace.stderr) == (None, None)
     assert capsys.readouterr() == ("said a\n", "warned\n")

@@ -136,8 +136,7 @@ def test_what_a_run_prints_and_logs_is_kept_in_a_notebook(notebook: Notebook) ->
     assert text == ""
     text, kinds = notebook.run(
         "meanwhile, shown = threading.Event(), threading.Event()\n"
-        "running = asyncio.create_task(Experiment(target=talking, inputs=['a'], progress=False,\n"
-        "                                         capture_output=True).run_async())\n"
+        "running = asyncio.create_task(Experiment(target=talking, inputs=['a'], progress=False).run_async())\n"
         "await asyncio.to_thread(meanwhile.wait)\n"
         "print('mine')\n"
         "shown.set()\n"

@@ -571,8 +571,7 @@ import logging_agents  # long before the experiment
 from fluxloop import Experiment
 
 for _ in range(2):
-    options = {"executor": "threads", "parallel": 1, "capture_output": True}
-    result = Experiment(target=logging_agents.run, inputs=["a", "b"], **options).run()
+    result = Experiment(target=logging_agents.run, inputs=["a", "b"], executor="threads", parallel=1).run()
     print(result.path)
 """
 

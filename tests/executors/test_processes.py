@@ -289,9 +289,9 @@ def test_what_is_printed_is_shown_when_it_is_not_kept(tmp_path: Path) -> None:
     code = (
         "import contextlib, sys\n"
         "from fluxloop import Experiment\n"
-        "options = dict(target='tests.executors.process_agents:writes', executor='processes', progress=False)\n"
+        "options = dict(target='tests.executors.process_agents:writes', executor='processes')\n"
         "def run(text):\n"
-        "    (trace,) = Experiment(inputs=[text], **options).run()\n"
+        "    (trace,) = Experiment(inputs=[text], capture_output=False, progress=False, **options).run()\n"
         "    assert (trace.stdout, trace.stderr) == (None, None), trace.stdout\n"
         "run('here')\n"
         "with contextlib.redirect_stdout(sys.stderr):\n"
