@@ -22,7 +22,7 @@ from fluxloop.failures import (
 from fluxloop.records import Attempt, Case, ErrorKind, PlannedRun, RunError, Status
 from fluxloop.system import System
 from fluxloop.tracing.capture import Unfinished, capture, describe
-from fluxloop.tracing.context import OpenRun, current
+from fluxloop.tracing.context import Late, OpenRun, current, given_up
 from fluxloop.tracing.groups import first_leaf
 from fluxloop.tracing.redaction import Redaction, noted, noting
 
@@ -43,6 +43,7 @@ class OpenAttempt:
         "_exposed",
         "_input",
         "_keeps_output",
+        "_late",
         "_masked",
         "_needles",
         "_process",
@@ -66,6 +67,7 @@ class OpenAttempt:
         retry_on: Sequence[str],
         keeps_output: bool,
         redaction: Redaction | None = None,
+        late: Late | None = None,
     ) -> None:
         self.planned = planned
         self.number = number
@@ -83,6 +85,7 @@ class OpenAttempt:
         self._redaction = redaction
         self._masked: set[str] = set()
         """The names of the secrets that were masked in it."""
+        self._late = late
         self._start: int | None = None
         self._end: int | None = None
 
@@ -97,7 +100,7 @@ class OpenAttempt:
         self._process = System.process
         wall = time_ns()
         start = perf_counter_ns()
-        self.run = run = OpenRun(self.planned, self.number, wall - start, self._redaction)
+        self.run = run = OpenRun(self.planned, self.number, wall - start, self._redaction, self._late)
         run.uncaptured = not self._keeps_output
         # At the start, because an agent may change what it is given.
         run.redaction.refresh()
@@ -211,9 +214,18 @@ class OpenAttempt:
     def abandon(self, limit: float, where: str | None, remark: str = "") -> Attempt:
         """Return its record as it is now, as `timed_out` does; nothing it does later is seen."""
         attempt = self.timed_out(limit, where, remark)
-        self.run.discarded = True
+        self.leave()
         attempt.left_running = True
         return attempt
+
+    def leave(self) -> None:
+        """Give up an attempt that may still be under way, with or without a record."""
+        if self._start is not None:
+            run = self.run
+            run.closed = True
+            given_up.add(run)
+            for seen in (run.observations, run.stdout, run.stderr):
+                seen.clear()  # it may go on for as long as the process
 
     def _known_by_now(self) -> Redaction:
         """What is to be masked: an agent may have loaded its environment while it ran."""

@@ -29,6 +29,7 @@ from fluxloop.store.reserve import give_room, keep_room
 from fluxloop.store.syncing import SyncError
 from fluxloop.summary import ExperimentStatus, Summary, SummaryBuilder
 from fluxloop.tracing.capture import message, type_name
+from fluxloop.tracing.context import Late
 from fluxloop.watch import Watch
 
 SUGGEST_AFTER = 10
@@ -222,6 +223,8 @@ class Execution:
         if schedule.waiting and self._retried is not None:
             waited = f"{counted(schedule.waiting, 'run')} waited for another attempt"
             self._tell_once("waiting", f"{waited}; the last error was {_told_error(self._retried)}.")
+        if self.task.late.first is not None:
+            self._tell_once("late", _not_kept(self.task.late, self.task.late.first))
         left = self._left
         if not left:
             return "completed", None
@@ -308,6 +311,14 @@ def _left_in_flight(in_flight: list[tuple[PlannedRun, int, float]], redact: Call
     ]
     more = f" and {len(in_flight) - MAX_TOLD} more" if len(in_flight) > MAX_TOLD else ""
     return f"Left unfinished: {', '.join(told)}{more}."
+
+
+def _not_kept(late: Late, first: str) -> str:
+    """What came of runs that were closed."""
+    calls = f"{late.calls:,} recorded call{'' if late.calls == 1 else 's'}" if late.calls else ""
+    text = f"{late.characters:,} character{'' if late.characters == 1 else 's'} of output" if late.characters else ""
+    told = " and ".join(part for part in (calls, text) if part)
+    return f"Not kept: {told} that came after their runs had ended, first in {first}."
 
 
 def _told_error(error: RunError) -> str:

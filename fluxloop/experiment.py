@@ -55,6 +55,7 @@ from fluxloop.store.lock import DirectoryLock
 from fluxloop.subject import Subject
 from fluxloop.summary import SummaryBuilder
 from fluxloop.tracing.capture import capture
+from fluxloop.tracing.context import Late
 from fluxloop.tracing.output import screen
 from fluxloop.tracing.redaction import PATTERNS
 
@@ -352,6 +353,7 @@ class Experiment:
         progress.info("Starting experiment...")
         with self._subject.surroundings(progress), ExitStack() as held:
             task, _, binding = self._subject.task
+            task = attrs.evolve(task, late=Late())  # what still comes of an earlier `run` is not counted here
             executor = self._subject.executor()
             plan = self.plan()
             progress.info(self._loaded_inputs())

@@ -133,11 +133,12 @@ class OpenTarget:
             output = self._function(*args, **kwargs)
             wait = partial(self._wait, opened)
             if not is_finished(type(output)):
-                output = settled(output, opened.run.redaction, wait)
+                output = settled(output, opened.run, wait)
             opened.end()
-            plain = whole(self._answer(opened, output), opened.plain, opened.run.redaction, wait)
+            plain = whole(self._answer(opened, output), opened.plain, opened.run, wait)
             return opened.succeeded(plain)
         except Abandoned:
+            opened.leave()
             raise
         except BaseException as error:
             return opened.failed(error)
@@ -148,7 +149,7 @@ class OpenTarget:
 
     async def _finish(self, opened: OpenAttempt, pending: Any) -> Any:
         opened.task = asyncio.current_task()
-        return await settled_async(pending, opened.run.redaction)
+        return await settled_async(pending, opened.run)
 
     async def run_on_loop(self, opened: OpenAttempt) -> Attempt:
         """Run one attempt at an async target, on the loop it was entered on; it ends when its time is over."""
@@ -163,13 +164,14 @@ class OpenTarget:
                 deadlines.begin(opened)
             output = self._function(*args, **kwargs)
             if not is_finished(type(output)):
-                output = await settled_async(output, opened.run.redaction)
+                output = await settled_async(output, opened.run)
             opened.end()
-            plain = await whole_async(self._answer(opened, output), opened.plain, opened.run.redaction)
+            plain = await whole_async(self._answer(opened, output), opened.plain, opened.run)
             if opened.expired:
                 return opened.timed_out(limit or 0.0, opened.expired)
             return opened.succeeded(plain)
         except Abandoned:
+            opened.leave()
             raise
         except BaseException as error:
             return opened.timed_out(limit or 0.0, opened.expired) if opened.expired else opened.failed(error)

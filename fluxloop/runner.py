@@ -19,9 +19,11 @@ from fluxloop.calling.surroundings import importable
 from fluxloop.calling.target import Target
 from fluxloop.exceptions import redacted
 from fluxloop.failures import TRANSIENT
+from fluxloop.interrupt import Abandoned
 from fluxloop.lane import Lanes
 from fluxloop.open_target import OpenTarget
 from fluxloop.records import Attempt, PlannedRun
+from fluxloop.tracing.context import Late
 from fluxloop.tracing.redaction import Redaction
 
 Loaded = tuple[Target, Binding | ReplayBinding, "str | None"]
@@ -54,9 +56,11 @@ class Task:
     """The recorded calls whose arguments are replayed, if any."""
     prepared: list[Loaded] = field(factory=list, eq=False, repr=False)
     """What `load` has given in this process already, for its first runner; it stays here."""
+    late: Late = field(factory=Late, eq=False, repr=False)
+    """Counts what comes of its runs in this process after they are closed."""
 
     def __getstate__(self) -> dict[str, Any]:
-        return {field.name: getattr(self, field.name) for field in fields(Task) if field.name != "prepared"}
+        return {one.name: getattr(self, one.name) for one in fields(Task) if one.name not in ("prepared", "late")}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         Task.__init__(self, **state)
@@ -114,7 +118,7 @@ class Task:
 
     def attempt(self, planned: PlannedRun, number: int) -> OpenAttempt:
         """Open an attempt, for an executor that watches it while it runs."""
-        return OpenAttempt(planned, number, self.retry_on, self.capture_output, self.redaction)
+        return OpenAttempt(planned, number, self.retry_on, self.capture_output, self.redaction, self.late)
 
 
 class Runner:
@@ -179,6 +183,9 @@ class Runner:
             return ended.result(self._target.patience)
         except TimeoutError:  # it swallows its cancellation, or blocks the loop
             return self._give_up(opened)
+        except Abandoned:
+            opened.leave()
+            raise
 
     def _start(self, opened: OpenAttempt) -> Future[Attempt]:
         if self._lanes is None:

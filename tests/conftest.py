@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, settings
 
+from fluxloop.tracing.context import given_up
 from tests.durability.lab import Lab, laboratory
 
 # A suite started in the background, or under nohup, inherits these ignored, and fluxloop leaves an
@@ -45,3 +46,9 @@ def clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     """No variable of the machine's own configures an experiment of a test."""
     for name in [name for name in os.environ if name.startswith("FLUXLOOP_")]:
         monkeypatch.delenv(name)
+
+
+@pytest.fixture(autouse=True)
+def nothing_left_running() -> None:
+    """Runs that other tests gave up, and that hang on, keep no stream replaced in this one."""
+    given_up.clear()

@@ -64,7 +64,17 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
         "deadlines",
     ),
     "lane": ("records", "interrupt", "exceptions", "stacks", "calling", "attempt", "open_target"),
-    "runner": ("records", "exceptions", "failures", "tracing", "calling", "attempt", "open_target", "lane"),
+    "runner": (
+        "records",
+        "exceptions",
+        "failures",
+        "tracing",
+        "calling",
+        "attempt",
+        "open_target",
+        "lane",
+        "interrupt",
+    ),
     "executors": (
         "records",
         "notices",

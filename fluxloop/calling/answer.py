@@ -10,7 +10,7 @@ from types import AsyncGeneratorType, CoroutineType, GeneratorType
 from typing import Any
 
 from fluxloop.tracing.capture import type_name
-from fluxloop.tracing.redaction import Redaction
+from fluxloop.tracing.context import OpenRun
 from fluxloop.tracing.streams import StreamedOutput
 
 MAX_STEPS = 100
@@ -78,15 +78,15 @@ class Pending:
             self._found[id(value)] = value
         return value
 
-    def settle(self, redaction: Redaction, wait: Wait) -> None:
+    def settle(self, run: OpenRun, wait: Wait) -> None:
         """Bring all that was noted to its end, from a thread."""
         for value in self._noted():
-            self._results[id(value)] = value, settled(value, redaction, wait)
+            self._results[id(value)] = value, settled(value, run, wait)
 
-    async def settle_async(self, redaction: Redaction) -> None:
+    async def settle_async(self, run: OpenRun) -> None:
         """Bring all that was noted to its end, on the running loop."""
         for value in self._noted():
-            self._results[id(value)] = value, await settled_async(value, redaction)
+            self._results[id(value)] = value, await settled_async(value, run)
 
     def _noted(self) -> list[Any]:
         self._rounds += 1
@@ -96,32 +96,32 @@ class Pending:
         return found
 
 
-def whole(value: Any, capture: Capture, redaction: Redaction, wait: Wait) -> Any:
+def whole(value: Any, capture: Capture, run: OpenRun, wait: Wait) -> Any:
     """Return a value as plain data in which nothing is pending, from a thread."""
     pending = Pending()
     plain = capture(value, pending)
     while pending:
-        pending.settle(redaction, wait)
+        pending.settle(run, wait)
         plain = capture(value, pending)
     return plain
 
 
-async def whole_async(value: Any, capture: Capture, redaction: Redaction) -> Any:
+async def whole_async(value: Any, capture: Capture, run: OpenRun) -> Any:
     """Return a value as plain data in which nothing is pending, on the running loop."""
     pending = Pending()
     plain = capture(value, pending)
     while pending:
-        await pending.settle_async(redaction)
+        await pending.settle_async(run)
         plain = capture(value, pending)
     return plain
 
 
-def settled(value: Any, redaction: Redaction, wait: Wait) -> Any:
+def settled(value: Any, run: OpenRun, wait: Wait) -> Any:
     """Return what a value comes to once it is awaited and drained, from a thread.
 
     Args:
         value: what an agent returned.
-        redaction: what is masked in the items of a stream.
+        run: whose answer it is; once it is closed, nothing more is asked of a stream.
         wait: awaits on a loop beside this thread.
 
     Raises:
@@ -133,13 +133,13 @@ def settled(value: Any, redaction: Redaction, wait: Wait) -> Any:
         elif _is_awaitable(value) or issubclass(type(value), AsyncIterator):
             value = wait(value)
         elif _is_stream(value):
-            return _drained(value, redaction, wait)
+            return _drained(value, run, wait)
         else:
             return value
     raise _endless(value)
 
 
-async def settled_async(value: Any, redaction: Redaction) -> Any:
+async def settled_async(value: Any, run: OpenRun) -> Any:
     """Return what a value comes to once it is awaited and drained, on the running loop; raises as `settled`."""
     for _ in range(MAX_STEPS):
         if issubclass(type(value), Future):
@@ -148,9 +148,9 @@ async def settled_async(value: Any, redaction: Redaction) -> Any:
             _refuse_used(value)
             value = await value
         elif issubclass(type(value), AsyncIterator):
-            return await _drained_async(value, redaction)
+            return await _drained_async(value, run)
         elif _is_stream(value):
-            return await _drained_on_loop(value, redaction)
+            return await _drained_on_loop(value, run)
         else:
             return value
     raise _endless(value)
@@ -174,31 +174,35 @@ def _refuse_used(value: Any) -> None:
         raise TypeError(f"the answer holds the {kind.__name__.replace('_', ' ')} {name}(), which {used}")
 
 
-def _drained(items: Iterator[Any], redaction: Redaction, wait: Wait) -> Any:
+def _drained(items: Iterator[Any], run: OpenRun, wait: Wait) -> Any:
     _refuse_used(items)
-    streamed = StreamedOutput(redaction)
-    while True:
+    streamed = StreamedOutput(run.redaction)
+    while not run.closed:
         try:
             item = next(items)
         except StopIteration as stop:
-            return streamed.value(None if stop.value is None else settled(stop.value, redaction, wait))
-        streamed.keep(whole(item, streamed.capture, redaction, wait))
+            return streamed.value(None if stop.value is None else settled(stop.value, run, wait))
+        streamed.keep(whole(item, streamed.capture, run, wait))
+    return streamed.value()
 
 
-async def _drained_on_loop(items: Iterator[Any], redaction: Redaction) -> Any:
+async def _drained_on_loop(items: Iterator[Any], run: OpenRun) -> Any:
     _refuse_used(items)
-    streamed = StreamedOutput(redaction)
-    while True:
+    streamed = StreamedOutput(run.redaction)
+    while not run.closed:
         try:
             item = next(items)
         except StopIteration as stop:
-            return streamed.value(None if stop.value is None else await settled_async(stop.value, redaction))
-        streamed.keep(await whole_async(item, streamed.capture, redaction))
+            return streamed.value(None if stop.value is None else await settled_async(stop.value, run))
+        streamed.keep(await whole_async(item, streamed.capture, run))
+    return streamed.value()
 
 
-async def _drained_async(items: AsyncIterator[Any], redaction: Redaction) -> Any:
+async def _drained_async(items: AsyncIterator[Any], run: OpenRun) -> Any:
     _refuse_used(items)
-    streamed = StreamedOutput(redaction)
+    streamed = StreamedOutput(run.redaction)
     async for item in items:
-        streamed.keep(await whole_async(item, streamed.capture, redaction))
+        if run.closed:
+            break
+        streamed.keep(await whole_async(item, streamed.capture, run))
     return streamed.value()

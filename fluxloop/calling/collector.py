@@ -31,7 +31,9 @@ class Collector:
         run, scope = self._run, current.get()
         parent = scope[1] if scope is not None and scope[0] is run else None
         sent = args[0] if len(args) == 1 and not kwargs else _listed(args, kwargs)
-        if not run.closed:
+        if run.closed:
+            run.late.add(run.face.id, calls=1)
+        else:
             redaction = run.redaction
             name = redaction.text(self._name)
             observation, start = run.observe("event", name, parent, capture(sent, redaction), None, _COLLECTED)

@@ -64,6 +64,13 @@ class Flight:
 
     def batches(self) -> Iterator[list[Attempt]]:
         """Yield what has ended, at least once in a heartbeat, until the schedule is finished."""
+        try:
+            yield from self._batches()
+        finally:
+            for opened in self._flying.values():
+                opened.leave()
+
+    def _batches(self) -> Iterator[list[Attempt]]:
         self._fill()
         while not self._schedule.finished:
             batch = self._landed()

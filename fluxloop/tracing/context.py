@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import os
 import random
+import threading
 import uuid
 from collections.abc import Callable
 from contextlib import suppress
 from contextvars import ContextVar, Token, copy_context
 from typing import Any, ParamSpec, TypeVar
-from weakref import ReferenceType
+from weakref import ReferenceType, WeakSet
 
 from fluxloop.clock import milliseconds, perf_counter_ns, timestamp
 from fluxloop.records import Observation, ObservationType, PlannedRun
@@ -24,6 +25,26 @@ R = TypeVar("R")
 _ids = random.Random()
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_ids.seed)
+
+
+class Late:
+    """What came of runs after their records were made: it is counted, and not kept."""
+
+    __slots__ = ("_lock", "calls", "characters", "first")
+
+    def __init__(self) -> None:
+        self.calls = 0
+        self.characters = 0
+        self.first: str | None = None
+        """The trace id of the run that the first of it came of."""
+        self._lock = threading.RLock()  # a finalizer of the agent's may print meanwhile
+
+    def add(self, trace_id: str, *, calls: int = 0, characters: int = 0) -> None:
+        """Count what came of a run."""
+        with self._lock:
+            self.first = self.first or trace_id
+            self.calls += calls
+            self.characters += characters
 
 
 class Run:
@@ -100,11 +121,12 @@ class OpenRun:
     """What is kept of a run while it goes on; no agent gets hold of it."""
 
     __slots__ = (
+        "__weakref__",
         "_planned",
         "attempt",
         "closed",
-        "discarded",
         "face",
+        "late",
         "observations",
         "offset",
         "redaction",
@@ -114,7 +136,14 @@ class OpenRun:
         "uncaptured",
     )
 
-    def __init__(self, planned: PlannedRun, attempt: int, offset: int, redaction: Redaction | None = None) -> None:
+    def __init__(
+        self,
+        planned: PlannedRun,
+        attempt: int,
+        offset: int,
+        redaction: Redaction | None = None,
+        late: Late | None = None,
+    ) -> None:
         self._planned = planned
         self.redaction = Redaction() if redaction is None else redaction
         """What is masked in what is seen of it; what the agent gets is as it is."""
@@ -131,8 +160,9 @@ class OpenRun:
         self.uncaptured = False
         """True when what it prints goes on to the screen, as it does once a debugger has the terminal."""
         self.closed = False
-        self.discarded = False
-        """True once nobody waits for it: what it still prints is nobody's."""
+        """True once its record is made, or nobody waits for it: it takes neither text nor observations."""
+        self.late = Late() if late is None else late
+        """Counts what comes of it after that."""
 
     def observe(
         self, type: ObservationType, name: str, parent_id: str | None, input: Any, model: str | None, metadata: Any
@@ -181,6 +211,18 @@ Scope = tuple[OpenRun, "str | None"]
 """The run, and the id of the observation the code is inside."""
 
 current: ContextVar[Scope | None] = ContextVar("fluxloop_scope", default=None)
+
+given_up: WeakSet[OpenRun] = WeakSet()
+"""Runs that nothing could end, for as long as anything of theirs goes on."""
+
+
+def recording() -> Scope | None:
+    """Return the scope in which calls are recorded, or None outside a run and in one that is closed."""
+    scope = current.get()
+    if scope is not None and scope[0].closed:
+        scope[0].late.add(scope[0].face.id, calls=1)
+        return None
+    return scope
 
 
 def leave(token: Token[Scope | None]) -> None:

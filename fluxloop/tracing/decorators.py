@@ -7,7 +7,7 @@ from typing import Any, Protocol, TypeVar, overload
 
 from fluxloop.records import ObservationType
 from fluxloop.tracing.capture import as_text, capture
-from fluxloop.tracing.context import current
+from fluxloop.tracing.context import recording
 from fluxloop.tracing.recorder import Wanted, kept_metadata
 from fluxloop.tracing.spans import Span
 from fluxloop.tracing.wrapping import wrap
@@ -220,7 +220,7 @@ def event(name: str, /, **metadata: Any) -> None:
         >>> import fluxloop
         >>> fluxloop.event("cache_hit", key="q1")
     """
-    scope = current.get()
+    scope = recording()
     if scope is None:
         return
     run, parent = scope

@@ -20,7 +20,7 @@ from weakref import WeakValueDictionary
 
 from attrs import frozen
 
-from fluxloop.tracing.context import OpenRun, current
+from fluxloop.tracing.context import OpenRun, current, given_up
 from fluxloop.tracing.redaction import NOTHING, Redaction
 
 
@@ -102,6 +102,8 @@ def _uninstall() -> None:
     # What the agent put there itself stays.
     if sys.breakpointhook is _breakpoint and _breakpoint_hook is not None:
         sys.breakpointhook = _breakpoint_hook
+    if given_up:  # what these still print is for nobody to see
+        return
     for stand_in in list(_stand_ins.values()):
         stand_in._let_go()
     if isinstance(sys.stdout, _Stream):
@@ -194,8 +196,7 @@ class _Stream:
         scope = current.get()
         if scope is None or scope[0].uncaptured:
             return None
-        # What a run given up still prints goes into its record, which is written already.
-        return None if not _listeners or (scope[0].closed and not scope[0].discarded) else scope[0]
+        return scope[0] if _listeners or scope[0].closed else None
 
     def _live(self) -> Any:
         """Return the stream, or the one of today when it is closed, as that of a test that is over."""
@@ -211,7 +212,10 @@ class _Stream:
             return self._show(text)
         if not isinstance(text, str):
             raise TypeError(f"write() argument must be str, not {type(text).__name__}")
-        (run.stdout if self._name == "stdout" else run.stderr).append(text)
+        if run.closed:
+            run.late.add(run.face.id, characters=len(text))
+        else:
+            (run.stdout if self._name == "stdout" else run.stderr).append(text)
         return len(text)
 
     def _show(self, text: str) -> int:

@@ -8,7 +8,7 @@ from typing import Any, Literal, TypeVar
 
 from fluxloop.records import Observation
 from fluxloop.tracing.capture import as_text, capture
-from fluxloop.tracing.context import OpenRun, current, leave
+from fluxloop.tracing.context import OpenRun, current, leave, recording
 from fluxloop.tracing.recorder import Wanted, kept_metadata, observed
 from fluxloop.tracing.wrapping import wrap
 
@@ -50,7 +50,7 @@ class Span:
         return wrapped
 
     def __enter__(self) -> Span:
-        scope = current.get()
+        scope = recording()
         if scope is None:
             self._open[""] = None
             return self

@@ -12,7 +12,7 @@ from contextlib import suppress
 from typing import Any
 
 from fluxloop.records import Observation
-from fluxloop.tracing.context import Scope, current, leave
+from fluxloop.tracing.context import Scope, current, leave, recording
 from fluxloop.tracing.recorder import Recorder
 from fluxloop.tracing.streams import StreamedOutput
 
@@ -173,7 +173,7 @@ class _Generator:
     """What the steps of generators of both kinds share."""
 
     def __init__(self, function: Any, recorder: Recorder, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        scope = current.get()
+        scope = recording()
         self._generator = function(*args, **kwargs)
         self._call: StreamedCall | None = None
         if scope is not None:

@@ -14,7 +14,7 @@ from types import CoroutineType
 from typing import Any
 
 from fluxloop.records import Observation
-from fluxloop.tracing.context import Scope, current, leave
+from fluxloop.tracing.context import Scope, current, leave, recording
 from fluxloop.tracing.proxy import proxied
 from fluxloop.tracing.recorder import Recorder, Wanted, unbound
 from fluxloop.tracing.signed import signed
@@ -50,7 +50,7 @@ def wrap(function: Any, wanted: Wanted) -> Any:
 def _wrap_function(function: Any, recorder: Recorder) -> Any:
     @functools.wraps(function)
     def wrapper(*args: Any, **kwargs: Any) -> Any:
-        scope = current.get()
+        scope = recording()
         if scope is None:
             return function(*args, **kwargs)
         observation, start = recorder.begin(scope, args, kwargs)
@@ -69,7 +69,7 @@ def _wrap_function(function: Any, recorder: Recorder) -> Any:
 
 def _wrap_coroutine(function: Any, recorder: Recorder) -> Any:
     async def call(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        scope = current.get()
+        scope = recording()
         if scope is None:
             return await function(*args, **kwargs)
         observation, start = recorder.begin(scope, args, kwargs)

@@ -17,6 +17,7 @@ import pytest
 import fluxloop
 from fluxloop.records import Trace
 from fluxloop.testing import run_once
+from fluxloop.tracing.context import current
 from fluxloop.tracing.output import captured_output
 
 
@@ -523,17 +524,31 @@ def test_an_agent_that_replaces_the_streams_keeps_its_own(screen: Shown, monkeyp
 
 
 def test_a_run_that_has_ended_takes_nothing_more(screen: Shown) -> None:
-    """What a thread prints after its run has been recorded goes to the screen."""
+    """What a thread prints or calls after its run has been recorded is counted, and neither kept nor shown."""
     kept: list[Any] = []
 
+    @fluxloop.tool()
+    def tool() -> str:
+        with fluxloop.span("inside"):
+            fluxloop.event("too")
+        return "as ever"
+
     def agent(text: str) -> None:
-        kept.append(fluxloop.carry_context(print))
+        kept.extend(map(fluxloop.carry_context, (print, sys.stdout.buffer.write, tool)))
+        scope = current.get()
+        assert scope is not None
+        kept.append(scope[0].late)
 
     with captured_output():
         trace = run_once(agent, "hi")
-        kept[0]("late")
-    assert trace.stdout is None
-    assert screen.shown() == "late\n"
+        late_print, late_write, late_tool, late = kept
+        late_print("late")
+        late_write(b"too")
+        assert late_tool() == "as ever"
+    late_print("print")
+    assert (trace.stdout, trace.observations) == (None, ())
+    assert (late.calls, late.characters, late.first) == (3, len("late\ntoo"), "trace_001")
+    assert screen.shown() == "print\n"
 
 
 def test_a_stream_is_used_as_a_context_manager(screen: Shown) -> None:

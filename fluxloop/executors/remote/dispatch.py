@@ -332,6 +332,9 @@ class Dispatch:
                 notice(_text(data))
             elif kind == messages.PRINTED:
                 _print(data)
+            elif kind == messages.LATE:
+                first, calls, characters = messages.decode_late(data)
+                self.task.late.add(first, calls=calls, characters=characters)
 
 
 def _text(data: bytes) -> str:

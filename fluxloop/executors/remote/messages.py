@@ -57,6 +57,8 @@ REMARK = b"W"
 """A warning."""
 PRINTED = b"P"
 """What was printed outside of any run, or is not kept with it."""
+LATE = b"T"
+"""How much came of runs after they were closed."""
 
 # To and from whatever carries messages.
 START = b"n"
@@ -210,6 +212,10 @@ decode_results: Callable[[bytes], list[Result]] = msgspec.json.Decoder(list[Resu
 encode_printed: Callable[[tuple[str, str]], bytes] = encode
 """Of `stdout` or `stderr`, and a text without lone surrogates."""
 decode_printed: Callable[[bytes], tuple[str, str]] = msgspec.json.Decoder(tuple[str, str]).decode
+
+encode_late: Callable[[tuple[str, int, int]], bytes] = encode
+"""Of the first such run its trace id, of all the calls and the characters."""
+decode_late: Callable[[bytes], tuple[str, int, int]] = msgspec.json.Decoder(tuple[str, int, int]).decode
 
 encode_tickets: Callable[[list[int]], bytes] = encode
 decode_tickets: Callable[[bytes], list[int]] = msgspec.json.Decoder(list[int]).decode

@@ -105,6 +105,9 @@ class Worker:
                 leave()
             for warning in warned:
                 notice(str(warning.message))
+            late = self._task.late
+            if late.first is not None:
+                self._send(messages.LATE, messages.encode_late((late.first, late.calls, late.characters)))
 
     def _more(self) -> Iterator[Any]:
         for _ in range(MAX_BATCH):
