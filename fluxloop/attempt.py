@@ -12,10 +12,13 @@ from typing import Any
 from fluxloop.clock import milliseconds, perf_counter_ns, time_ns, timestamp
 from fluxloop.failures import (
     OTHER_LOOP,
+    RECOGNISED,
+    Outages,
     infrastructure,
     is_named,
     is_of_another_loop,
     is_overload,
+    is_refusal,
     retry_after,
     wants_retry,
 )
@@ -46,6 +49,7 @@ class OpenAttempt:
         "_late",
         "_masked",
         "_needles",
+        "_outages",
         "_process",
         "_redaction",
         "_retry_on",
@@ -68,6 +72,7 @@ class OpenAttempt:
         keeps_output: bool,
         redaction: Redaction | None = None,
         late: Late | None = None,
+        outages: Outages = RECOGNISED,
     ) -> None:
         self.planned = planned
         self.number = number
@@ -86,6 +91,7 @@ class OpenAttempt:
         self._masked: set[str] = set()
         """The names of the secrets that were masked in it."""
         self._late = late
+        self._outages = outages
         self._start: int | None = None
         self._end: int | None = None
 
@@ -153,7 +159,7 @@ class OpenAttempt:
             # A process the agent has forked ends here: it must not go on with the parent's experiment.
             System.exit(error.code if isinstance(error, SystemExit) and isinstance(error.code, int) else 1)
         is_misplaced = is_of_another_loop(error)
-        transient = None if is_misplaced else infrastructure(error)
+        transient = None if is_misplaced else infrastructure(error, self._outages)
         kind: ErrorKind = "agent" if transient is None and not is_misplaced else "infrastructure"
         redact = self._known_by_now().text
         name, said = describe(error)
@@ -165,6 +171,8 @@ class OpenAttempt:
         if transient is not None:
             attempt.retry_after = retry_after(transient)
             attempt.is_overload = is_overload(transient)
+        else:
+            attempt.is_refusal = is_refusal(error, self._outages.own)
         return attempt
 
     def timed_out(

@@ -14,11 +14,12 @@ from attrs import define, field
 from fluxloop.clock import monotonic, process_time, time_ns, timestamp
 from fluxloop.exceptions import SinkError, UsageError
 from fluxloop.executors.base import Elsewhere, Executor
+from fluxloop.first_runs import FirstRuns
 from fluxloop.interrupt import Abandoned, Interrupt
 from fluxloop.notices import notices_to
 from fluxloop.plan import Plan
 from fluxloop.progress import Progress, clock, counted, one_line
-from fluxloop.records import Attempt, PlannedRun, RunError
+from fluxloop.records import Attempt, PlannedRun, RunError, Trace
 from fluxloop.runner import Task
 from fluxloop.schedule import Limits, Schedule
 from fluxloop.sinks.base import SinkContext
@@ -62,6 +63,7 @@ class Execution:
     left_running: int = field(default=0, init=False)
     """Attempts that nothing could end: they may go on in this process."""
     _retried: RunError | None = field(default=None, init=False)
+    _first: FirstRuns = field(factory=FirstRuns, init=False)
     _told: set[str] = field(factory=set, init=False)
     _masked: dict[str, set[str]] = field(factory=dict, init=False)
     """By trace id, what was masked in earlier attempts of runs that are tried again."""
@@ -172,6 +174,7 @@ class Execution:
                 if trace.error is not None:
                     _heed(trace.error, self.interrupt)
             self.sinks.share(traces)
+            self._look_at_first(settled, schedule)
         for attempt, done in settled:
             if attempt.left_running:
                 self.left_running += 1
@@ -201,6 +204,14 @@ class Execution:
             self.summary.count_masked(names)
         else:
             self._masked[attempt.planned.trace_id] = names
+
+    def _look_at_first(self, settled: Sequence[tuple[Attempt, Trace | None]], schedule: Schedule) -> None:
+        """Say that all fail alike, while there are runs left to save."""
+        for attempt, trace in settled:
+            if self._first.is_over:
+                return
+            if trace is not None and (fault := self._first.add(trace.error, attempt.is_refusal)) and self._left:
+                self.progress.warn(f"{fault} {_how_to_stop(schedule)}".rstrip())
 
     def _suggest(self) -> None:
         """Say what running more at a time would save, when the agent mostly waits."""
@@ -332,6 +343,14 @@ def _stopping(schedule: Schedule) -> str:
     if not in_flight:
         return "Stopping."
     return f"Stopping: {counted(in_flight, 'run')} in flight may take another {clock(schedule.limits.grace)}."
+
+
+def _how_to_stop(schedule: Schedule) -> str:
+    """What a user may do whose runs all fail."""
+    if schedule.stopping:
+        return ""
+    stop = "Press Ctrl-C to stop"
+    return stop + ("." if schedule.limits.stop_when_all_fail else "; runner.stop_when_all_fail: 10 stops by itself.")
 
 
 def _heed(error: RunError, interrupt: Interrupt) -> None:

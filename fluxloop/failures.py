@@ -1,120 +1,143 @@
-"""Whose failure an error is, and whether another attempt may help.
-
-Errors of client libraries are told by the names of their classes, so that none is imported.
-"""
+"""Whose failure an error is, and whether another attempt may help."""
 
 from __future__ import annotations
 
 import errno
-import math
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
-from typing import Any
+from types import FunctionType
+from typing import Any, NamedTuple
 
-from fluxloop.clock import time_ns
+from fluxloop.client_errors import is_key_refused, is_lost, is_of_tls, is_spent, origins, package_of, status_of, wait_of
 from fluxloop.interrupt import Abandoned
 
 TRANSIENT = "transient"
 """What stands in `retry_on` for every error recognised here."""
 
-_HTTPX = frozenset({"NetworkError", "TimeoutException", "RemoteProtocolError", "ProxyError"})
-_API = frozenset({"APIConnectionError"})
-
-# By package: a connection that was lost or not made, or an answer that did not come in time.
-_LOST = {
-    "builtins": frozenset({"ConnectionError", "TimeoutError"}),
-    "asyncio": frozenset({"IncompleteReadError"}),
-    "http": frozenset({"IncompleteRead", "BadStatusLine"}),
-    "socket": frozenset({"gaierror"}),
-    "ssl": frozenset({"SSLEOFError", "SSLZeroReturnError", "SSLSyscallError"}),
-    "httpx": _HTTPX,
-    "httpx2": _HTTPX,
-    "httpcore": _HTTPX,
-    "httpcore2": _HTTPX,
-    "requests": frozenset({"ConnectionError", "Timeout", "ChunkedEncodingError"}),
-    "urllib3": frozenset({"ProtocolError", "TimeoutError", "ProxyError"}),
-    "aiohttp": frozenset({"ClientConnectionError", "ClientPayloadError"}),
-    "openai": _API,
-    "anthropic": _API,
-}
 _UNREACHED = frozenset(
     {
         *(errno.ECONNREFUSED, errno.ECONNRESET, errno.ECONNABORTED, errno.ETIMEDOUT),
         *(errno.ENETDOWN, errno.ENETUNREACH, errno.EHOSTDOWN, errno.EHOSTUNREACH),
     }
 )
-# An answer with a status: where the status is found.
-_ANSWERED = {
-    "openai": "status_code",
-    "anthropic": "status_code",
-    "httpx": "response.status_code",
-    "httpx2": "response.status_code",
-    "requests": "response.status_code",
-    "aiohttp": "status",
-    "urllib": "code",
-}
-# What openai and anthropic call the same in a stream, whose status has long been 200.
-_PASSING = frozenset(
-    {"rate_limit_error", "rate_limit_exceeded", "timeout_error", "overloaded_error", "server_error", "api_error"}
-)
-# A 429 of openai that waiting does not end.
-_SPENT = frozenset(
-    {
-        *("insufficient_quota", "billing_hard_limit_reached", "credit_balance_exhausted"),
-        *("organization_spend_limit_exceeded", "project_spend_limit_exceeded", "organization_usage_limit_exceeded"),
-    }
-)
-# The packages whose errors tell what they come from without `from`.
-_HOLDING = frozenset({"urllib", "urllib3", "requests", "httpcore", "httpcore2"})
-_MAX_DEPTH = 10
-_MAX_WAIT = 86_400.0
+# As the class has it: an exception of an agent's may have put something else in its place.
+_EXCEPTIONS: Any = vars(BaseExceptionGroup)["exceptions"]
+_MAX_DEPTH = 30
+"""Errors of which each comes from the next."""
+_MAX_LOOKED_AT = 10_000
 
 
-def infrastructure(error: BaseException) -> BaseException | None:
-    """Return the transient error of a connection or a service that this error is or comes from.
+class Outages(NamedTuple):
+    """What counts as infrastructure, beyond what is recognised, and what is not to be recognised."""
 
-    Connections lost or refused, answers that did not come in time, and the statuses 408, 409, 429
-    and 5xx, of openai, anthropic, httpx, requests, aiohttp, urllib3 and the standard library. An
-    error raised `from` such a one counts, and a group all of whose members do.
+    names: tuple[str, ...] = ()
+    """`runner.infrastructure`: names of exceptions."""
+    own: str = ""
+    """The agent's package, whose exceptions are its own failures even where it is installed."""
+
+
+RECOGNISED = Outages()
+"""Nothing but what is recognised."""
+
+
+def own_package(target: object) -> str:
+    """Return the package of the agent, as far as its target tells.
+
+    Args:
+        target: `module:qualname` or a callable. A method tells nothing: its object may be a library's.
+    """
+    if isinstance(target, str):
+        return package_of(target.partition(":")[0])
+    return package_of(target.__module__ or "") if isinstance(target, FunctionType) else ""
+
+
+def infrastructure(error: BaseException, outages: Outages = RECOGNISED) -> BaseException | None:
+    """Return the error of a connection or a service that this error is or comes from, or None.
+
+    These count:
+
+    - Connections lost or refused, and answers that did not come in time: Python's own errors, and
+      those whose class, or a base class, an installed package defines and calls so.
+    - The statuses 408, 409, 429 and 5xx, gRPC's codes and AWS's words for the same, in an error whose
+      class an installed package defines. One that the agent's own code defines is the agent's failure,
+      whatever its attributes are; so are those of packages that answer requests or steer a browser.
+    - Errors that `outages` names.
+    - An error raised `from` such a one, or that keeps it as its library does.
+    - A group all of whose members count.
     """
     try:
-        return _transient(error, _MAX_DEPTH)
+        return _Look(outages).at(error, _MAX_DEPTH)
     except Abandoned:
         raise
     except BaseException:  # an exception may be as hostile as any object
         return None
 
 
-def _transient(error: BaseException, depth: int) -> BaseException | None:
-    if depth == 0:
+class _Look:
+    """One look at an error and all it comes from; each is looked at once."""
+
+    def __init__(self, outages: Outages) -> None:
+        self._outages = outages
+        self._seen: dict[int, tuple[BaseException, BaseException | None]] = {}
+
+    def at(self, error: BaseException, depth: int) -> BaseException | None:
+        if id(error) not in self._seen:
+            if depth == 0 or len(self._seen) >= _MAX_LOOKED_AT:
+                return None
+            self._seen[id(error)] = (error, None)  # what comes from itself comes from nothing
+            self._seen[id(error)] = (error, self._found(error, depth))
+        return self._seen[id(error)][1]
+
+    def _found(self, error: BaseException, depth: int) -> BaseException | None:
+        if self._outages.names and is_named(error, self._outages.names):
+            return error
+        if isinstance(error, BaseExceptionGroup):
+            members = [self.at(member, depth - 1) for member in _members(error)]
+            found = [member for member in members if member is not None]
+            # The member that decides about another attempt stands for all.
+            return max(found, key=_gravity) if len(found) == len(members) else None
+        if self._is_outage(error):
+            return error
+        for origin in origins(error):
+            if (cause := self.at(origin, depth - 1)) is not None:
+                return cause
         return None
-    if isinstance(error, BaseExceptionGroup):
-        members = [_transient(member, depth - 1) for member in error.exceptions]
-        found = [member for member in members if member is not None]
-        # The member that decides about another attempt stands for all.
-        return max(found, key=_gravity) if len(found) == len(members) else None
-    if _is_lost(error) or _is_passing(error):
-        return None if _is_refused(error, depth) else error
-    for origin in _origins(error):
-        if (cause := _transient(origin, depth - 1)) is not None:
-            return cause
-    return None
+
+    def _is_outage(self, error: BaseException) -> bool:
+        own = self._outages.own
+        status = status_of(error, own)
+        if status is not None:
+            return status in (408, 409, 429) or status >= 500
+        if is_lost(error, own) or _is_unreached(error):
+            return not any(is_of_tls(one) for one in _chain(error))
+        return False
+
+
+def _members(error: BaseExceptionGroup[BaseException]) -> tuple[BaseException, ...]:
+    members: tuple[BaseException, ...] = _EXCEPTIONS.__get__(error)
+    return members
+
+
+def _chain(error: BaseException) -> Iterator[BaseException]:
+    """The error, what it comes from, what that comes from, and so on; each once."""
+    seen = {id(error): error}
+    waiting = [error]
+    while waiting and len(seen) < _MAX_LOOKED_AT:
+        error = waiting.pop(0)
+        yield error
+        members = _members(error) if isinstance(error, BaseExceptionGroup) else ()
+        for one in (*origins(error), *members):
+            if id(one) not in seen:
+                seen[id(one)] = one
+                waiting.append(one)
 
 
 def _gravity(error: BaseException) -> tuple[bool, float]:
     return not may_pass(error), retry_after(error) or 0.0
 
 
-def _names(error: BaseException) -> Iterator[tuple[str, str]]:
-    """The packages and names of the error's classes."""
-    for kind in type(error).__mro__:
-        yield kind.__module__.partition(".")[0], kind.__name__
-
-
-def _is_lost(error: BaseException) -> bool:
-    if any(name in _LOST.get(package, ()) for package, name in _names(error)):
-        return True
+def _is_unreached(error: BaseException) -> bool:
     if not isinstance(error, OSError):
         return False
     # asyncio tells only in words that none of a name's addresses could be reached.
@@ -123,89 +146,18 @@ def _is_lost(error: BaseException) -> bool:
     return bool(numbers) and all(int(number) in _UNREACHED for number in numbers)
 
 
-def _is_refused(error: BaseException, depth: int) -> bool:
-    """Tell whether TLS cannot be agreed on: a certificate that is refused once is refused again."""
-    if type(error).__module__ == "ssl":
-        return type(error).__name__ not in _LOST["ssl"]
-    return depth > 0 and any(_is_refused(origin, depth - 1) for origin in _origins(error))
-
-
-def _origins(error: BaseException) -> Iterator[BaseException]:
-    """What the error comes from: by `from`, or as its library keeps it."""
-    kept = [error.__cause__]
-    if any(package in _HOLDING for package, _ in _names(error)):
-        kept += [getattr(error, "reason", None), *error.args]
-    return (origin for origin in kept if isinstance(origin, BaseException))
-
-
-def _status(error: BaseException) -> Any:
-    for package, name in _names(error):
-        if package in _ANSWERED:
-            value: Any = error
-            for part in _ANSWERED[package].split("."):
-                value = getattr(value, part, None)
-            return value
-        if (package, name) == ("urllib3", "ResponseError"):  # its `Retry` has seen one too many
-            match = re.fullmatch(r"too many (\d{3}) error responses", str(error))
-            return int(match[1]) if match else None
-    return None
-
-
-def _is_passing(error: BaseException) -> bool:
-    status = _status(error)
-    if isinstance(status, int) and status >= 400:
-        return status in (408, 409, 429) or 500 <= status <= 599
-    if not any(package in ("openai", "anthropic") for package, _ in _names(error)):
-        return False
-    body = getattr(error, "body", None)
-    told = body.get("error", body) if isinstance(body, Mapping) else None
-    return isinstance(told, Mapping) and (told.get("type") in _PASSING or told.get("code") in _PASSING)
-
-
 def retry_after(error: BaseException) -> float | None:
     """Return for how many seconds the service asks to be left alone, from 0 to a day, or None."""
-    for name, read in (("retry-after-ms", _milliseconds), ("retry-after", _seconds)):
-        try:
-            text = _header(error, name)
-            seconds = math.nan if text is None else read(text)
-        except BaseException:  # nonsense, or an exception as hostile as any object
-            continue
-        if not math.isnan(seconds):
-            return min(max(seconds, 0.0), _MAX_WAIT)
-    return None
-
-
-def _milliseconds(text: str) -> float:
-    return float(text) / 1000
-
-
-def _seconds(text: str) -> float:
-    """A `Retry-After`: seconds, or a date (RFC 9110, section 10.2.3)."""
-    try:
-        return float(text)
-    except ValueError:
-        from datetime import UTC
-        from email.utils import parsedate_to_datetime
-
-        date = parsedate_to_datetime(text)
-        # In the oldest of its three forms a date names no zone; it is always GMT.
-        return (date if date.tzinfo else date.replace(tzinfo=UTC)).timestamp() - time_ns() / 1e9
-
-
-def _header(error: BaseException, name: str) -> str | None:
-    headers = getattr(getattr(error, "response", None), "headers", None) or getattr(error, "headers", None)
-    if headers is None:
-        return None
-    for key in (name, name.title()):
-        if (value := headers.get(key)) is not None:
-            return str(value)
+    with suppress(Exception):
+        waits = (wait_of(one) for one in _chain(error))
+        return next((wait for wait in waits if wait is not None), None)
     return None
 
 
 def is_overload(error: BaseException) -> bool:
     """Return whether a service has answered 429: too many requests, whoever they came from."""
     try:
-        return bool(_status(error) == 429)
+        return any(status_of(one) == 429 for one in _chain(error))
     except Exception:
         return False
 
@@ -213,11 +165,23 @@ def is_overload(error: BaseException) -> bool:
 def may_pass(error: BaseException) -> bool:
     """Return whether the service leaves hope for another attempt: not when the quota is used up."""
     try:
-        # Only openai's: the `code` of aiohttp's errors is deprecated, and warns.
-        spent = any(package == "openai" for package, _ in _names(error)) and getattr(error, "code", None) in _SPENT
-        return not spent and _header(error, "x-should-retry") != "false"
+        return not any(is_spent(one) for one in _chain(error))
     except BaseException:
         return True
+
+
+def is_refusal(error: BaseException, own: str = "") -> bool:
+    """Return whether the error comes from a service that has refused its caller: 401 or 403.
+
+    Args:
+        own: the package of the agent.
+    """
+    try:
+        return any(is_key_refused(one, own) for one in _chain(error))
+    except Abandoned:
+        raise
+    except BaseException:
+        return False
 
 
 def is_named(error: BaseException, names: Sequence[str]) -> bool:

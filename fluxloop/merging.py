@@ -32,7 +32,10 @@ from fluxloop.store.rewriting import current_file
 from fluxloop.store.runs import StoredRun, StoredRuns, StoredTrace
 from fluxloop.summary import Summary, SummaryBuilder
 
-TELLING = ("fail_under", "runner.timeout_seconds", "runner.max_retries", "runner.retry_on")
+TELLING = (
+    *("fail_under", "runner.timeout_seconds", "runner.max_retries", "runner.retry_on"),
+    "runner.infrastructure",
+)
 """Keys that may differ between shards, and are then told."""
 RAN_ON = ("fluxloop", "python", "git.commit", "git.diff_digest")
 

@@ -140,6 +140,8 @@ class Attempt:
     """For how many seconds the service asked to be left alone."""
     is_overload: bool = False
     """True when the service answered 429, which asks everyone to wait."""
+    is_refusal: bool = False
+    """True when a service has refused its caller: 401 or 403."""
     left_running: bool = False
     """True when it was given up and nothing could end it."""
     told: Case | None = None

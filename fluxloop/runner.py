@@ -18,7 +18,7 @@ from fluxloop.calling.replay import Replay, ReplayBinding, bind_replay
 from fluxloop.calling.surroundings import importable
 from fluxloop.calling.target import Target
 from fluxloop.exceptions import redacted
-from fluxloop.failures import TRANSIENT
+from fluxloop.failures import RECOGNISED, TRANSIENT, Outages
 from fluxloop.interrupt import Abandoned
 from fluxloop.lane import Lanes
 from fluxloop.open_target import OpenTarget
@@ -46,6 +46,8 @@ class Task:
     """What an attempt may take. The runner keeps it for async agents; for sync ones the executor must."""
     retry_on: tuple[str, ...] = (TRANSIENT,)
     """Errors after which another attempt may help: names of exceptions, and `transient`."""
+    outages: Outages = RECOGNISED
+    """What counts as infrastructure, beyond what is recognised."""
     capture_output: bool = True
     """Whether what a run prints is kept with it, where an experiment listens."""
     rate_shares: int = 1
@@ -118,7 +120,7 @@ class Task:
 
     def attempt(self, planned: PlannedRun, number: int) -> OpenAttempt:
         """Open an attempt, for an executor that watches it while it runs."""
-        return OpenAttempt(planned, number, self.retry_on, self.capture_output, self.redaction, self.late)
+        return OpenAttempt(planned, number, self.retry_on, self.capture_output, self.redaction, self.late, self.outages)
 
 
 class Runner:

@@ -39,6 +39,8 @@ class Limits:
     """Least seconds between two starts."""
     max_failures: int | None = None
     """Failed runs after which nothing more starts."""
+    stop_when_all_fail: int = 0
+    """Finished runs after which nothing more starts when none of them has passed; 0 for never."""
     max_seconds: float | None = None
     """Time after which nothing more starts."""
     grace: float = math.inf
@@ -101,6 +103,8 @@ class Schedule:
         self._order = 0
         self._failures = 0
         self._dropped_failures = 0
+        self._failures_at_first = 0
+        self._has_passed = False
         self.is_known_to_be_over = False
         """True once an executor has been told that it is to leave what is in flight."""
         self.stop_reason: str | None = None
@@ -208,6 +212,10 @@ class Schedule:
         elif limits.max_failures is not None and self._failures >= limits.max_failures:
             failed = "1 failed run" if self._failures == 1 else f"{self._failures} failed runs"
             self.stop_reason = f"{failed} (runner.max_failures)"
+        elif 0 < limits.stop_when_all_fail <= self._failures_at_first:
+            first = limits.stop_when_all_fail
+            failed = "the first run has failed" if first == 1 else f"the first {first} runs have all failed"
+            self.stop_reason = f"{failed} (runner.stop_when_all_fail)"
         elif limits.max_seconds is not None and self._clock() - self._began >= limits.max_seconds:
             self.stop_reason = f"{limits.max_seconds:g} s are over (runner.max_time)"
         else:
@@ -233,8 +241,11 @@ class Schedule:
         if self._may_retry(flight, attempt):
             self._retry(flight, attempt)
             return None
-        if attempt.status != "ok":
+        if attempt.status == "ok":
+            self._has_passed = True
+        else:
             self._failures += 1
+            self._failures_at_first += not self._has_passed
         trace = _trace(attempt)
         if flight.earlier:
             _include(trace, flight.earlier, flight.since - flight.began)

@@ -22,6 +22,7 @@ from fluxloop.executors.base import Elsewhere, Executor
 from fluxloop.executors.chosen import executor_for, rate_shares, timeout_for
 from fluxloop.executors.inline import InlineExecutor
 from fluxloop.executors.remote.sending import input_problem
+from fluxloop.failures import Outages, own_package
 from fluxloop.inputs.cases import Inputs, Selection, inputs_from
 from fluxloop.progress import Progress, shown_place
 from fluxloop.recording.calls import recorded_name
@@ -68,6 +69,7 @@ class Subject:
             import_places=self.import_places,
             timeout_seconds=timeout_for(runner),
             retry_on=runner.retry_on,
+            outages=Outages(runner.infrastructure, own_package(target)),
             capture_output=self.capture_output,
             redaction=self.redaction,
             rate_shares=rate_shares(runner),

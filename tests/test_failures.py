@@ -6,6 +6,7 @@ import asyncio
 import errno
 import http.client
 import importlib
+import importlib.util
 import itertools
 import json
 import os
@@ -18,9 +19,11 @@ import time
 import urllib.error
 import urllib.request
 import warnings
-from collections.abc import Callable, Iterator
-from functools import cache
+from collections.abc import Callable, Iterator, Mapping
+from functools import cache, reduce
 from http import HTTPStatus
+from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import aiohttp
@@ -29,8 +32,21 @@ import pytest
 import requests
 import requests.adapters
 import urllib3
+from hypothesis import given
+from hypothesis import strategies as st
 
-from fluxloop.failures import infrastructure, is_named, may_pass, retry_after, wants_retry
+from fluxloop.failures import (
+    RECOGNISED,
+    Outages,
+    infrastructure,
+    is_named,
+    is_overload,
+    is_refusal,
+    may_pass,
+    own_package,
+    retry_after,
+    wants_retry,
+)
 from tests.serving import Answer, Asked, Service, closed_port
 
 PASSING = (408, 409, 429, 500, 502, 503, 504, 529)
@@ -382,6 +398,369 @@ def test_an_error_of_a_model_librarys_connection_needs_no_other_to_be_told(libra
     """By its own class, too."""
     error = getattr(importlib.import_module(library), name)(request=REQUEST)
     assert infrastructure(error) is error
+
+
+SHAPES = """
+import enum
+
+class Answer:
+    def __init__(self, **values):
+        self.__dict__.update(values)
+
+class Failure(Exception):
+    def __init__(self, **values):
+        super().__init__("no")
+        self.__dict__.update(values)
+
+class ReadTimeout(Failure): pass
+class TimedOut(Failure): pass
+class ServiceTimeoutError(Failure): pass
+class ConnectionError(Failure): pass
+class BusyError(ConnectionError): pass
+class AuthenticationError(ConnectionError): pass
+class MaxConnectionsError(ConnectionError): pass
+class EndpointConnectionError(Failure): pass
+class ConnectionClosed(Failure): pass
+class ConnectionClosedOK(ConnectionClosed): pass
+class Closed(Failure): pass
+class NetworkError(Failure): pass
+class BadRequest(NetworkError): pass
+class TimeoutSetting(Failure): pass
+
+class Code(enum.Enum):
+    UNAVAILABLE = (14, "unavailable")
+    RESOURCE_EXHAUSTED = (8, "exhausted")
+    NOT_FOUND = (5, "not found")
+
+class RpcError(Exception):
+    def __init__(self, name):
+        self.name = name
+    def code(self):
+        return Code[self.name]
+
+class Warns(Failure):
+    @property
+    def code(self):
+        import warnings
+        warnings.warn("deprecated", DeprecationWarning)
+        return 503
+    retry_after = code
+"""
+
+
+def module_at(folder: Path, name: str, source: str) -> ModuleType:
+    """A module loaded from a file of this folder."""
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / f"{name}.py"
+    path.write_text(source)
+    spec = importlib.util.spec_from_file_location(name, path)
+    assert spec is not None
+    assert spec.loader is not None
+    sys.modules[name] = module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(scope="module")
+def places(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Any, Any]]:
+    """The same classes in an installed package and in the agent's own code."""
+    folder = tmp_path_factory.mktemp("places")
+    yield (
+        module_at(folder / "lib" / "site-packages", "shapes_of_a_library", SHAPES),
+        module_at(folder / "project", "shapes_of_an_agent", SHAPES),
+    )
+    for name in ("shapes_of_a_library", "shapes_of_an_agent"):
+        del sys.modules[name]
+
+
+OUTAGE, OVERLOAD, REFUSED, OWN = "outage", "overload", "refused", "own"
+
+
+def verdict(error: BaseException, outages: Outages = RECOGNISED) -> str:
+    """What is made of an error."""
+    if (found := infrastructure(error, outages)) is not None:
+        return OVERLOAD if is_overload(found) else OUTAGE
+    return REFUSED if is_refusal(error, outages.own) else OWN
+
+
+def aws(code: str, status: int) -> dict[str, Any]:
+    return {"Error": {"Code": code}, "ResponseMetadata": {"HTTPStatusCode": status}}
+
+
+def in_stream(**error: Any) -> dict[str, Any]:
+    return {"body": {"error": error}}
+
+
+OF_A_LIBRARY: list[tuple[str, Callable[[Any], BaseException], str]] = [
+    ("status_code", lambda m: m.Failure(status_code=429), OVERLOAD),
+    ("status", lambda m: m.Failure(status=503), OUTAGE),
+    ("http_status", lambda m: m.Failure(http_status=HTTPStatus.BAD_GATEWAY), OUTAGE),
+    ("code beside an answer", lambda m: m.Failure(code=429, response=None), OVERLOAD),
+    ("code of a WebSocket", lambda m: m.Failure(code=1011, response=None), OUTAGE),
+    ("answer", lambda m: m.Failure(response=m.Answer(status_code=500)), OUTAGE),
+    ("answer of aiohttp", lambda m: m.Failure(response=m.Answer(status=429)), OVERLOAD),
+    ("unauthorized", lambda m: m.Failure(status_code=401), REFUSED),
+    ("forbidden", lambda m: m.Failure(status_code=403), REFUSED),
+    ("AWS", lambda m: m.Failure(response=aws("ServiceUnavailable", 503)), OUTAGE),
+    ("AWS, throttled", lambda m: m.Failure(response=aws("ThrottlingException", 400)), OVERLOAD),
+    ("AWS, another code", lambda m: m.Failure(response=aws("Odd", 500)), OUTAGE),
+    ("in a stream", lambda m: m.Failure(**in_stream(type="overloaded_error")), OUTAGE),
+    ("in a stream, a code", lambda m: m.Failure(**in_stream(code="rate_limit_exceeded")), OVERLOAD),
+    ("gRPC", lambda m: m.RpcError("UNAVAILABLE"), OUTAGE),
+    ("gRPC, exhausted", lambda m: m.RpcError("RESOURCE_EXHAUSTED"), OVERLOAD),
+    ("gRPC, as a status", lambda m: m.Failure(status=m.Code.UNAVAILABLE), OUTAGE),
+    ("read timeout", lambda m: m.ReadTimeout(), OUTAGE),
+    ("timed out", lambda m: m.TimedOut(), OUTAGE),
+    ("timeout error", lambda m: m.ServiceTimeoutError(), OUTAGE),
+    ("connection", lambda m: m.ConnectionError(), OUTAGE),
+    ("derived", lambda m: m.BusyError(), OUTAGE),
+    ("endpoint", lambda m: m.EndpointConnectionError(), OUTAGE),
+    ("closed", lambda m: m.ConnectionClosed(rcvd=None), OUTAGE),
+    ("going away", lambda m: m.ConnectionClosedOK(rcvd=m.Answer(code=1001)), OUTAGE),
+    ("kept by its library", lambda m: m.Failure(original=m.ReadTimeout()), OUTAGE),
+    ("kept as botocore does", lambda m: m.Failure(kwargs={"error": m.ReadTimeout()}), OUTAGE),
+]
+
+
+@pytest.mark.parametrize(
+    ("make", "expected"), [shape[1:] for shape in OF_A_LIBRARY], ids=[one[0] for one in OF_A_LIBRARY]
+)
+def test_a_shape_tells_where_a_library_defines_it(make: Any, expected: str, places: tuple[Any, Any]) -> None:
+    """And nothing where the agent's own code does, or its own package that is installed too."""
+    library, agent = places
+    error = make(library)
+    assert verdict(error) == expected
+    assert verdict(make(agent)) == OWN
+    assert verdict(error, Outages(own="shapes_of_a_library")) == OWN
+    assert verdict(raised(AgentError(), cause=error)) == expected
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda m: m.Failure(),
+        lambda m: m.Failure(status_code=400),
+        lambda m: m.Failure(status_code=-1),
+        lambda m: m.Failure(status_code=200),
+        lambda m: m.Failure(status_code=1500),
+        lambda m: m.Failure(status_code=True),
+        lambda m: m.Failure(status_code="503"),
+        lambda m: m.Failure(status_code=503.0),
+        lambda m: m.Failure(code=503),
+        lambda m: m.Failure(code="unavailable"),
+        lambda m: m.Failure(code=1008, response=None),
+        lambda m: m.Failure(response=aws("ValidationException", 400)),
+        lambda m: m.Failure(response={"Error": None, "ResponseMetadata": []}),
+        lambda m: m.Failure(body={"error": "overloaded_error"}),
+        lambda m: m.Failure(body="overloaded_error"),
+        lambda m: m.RpcError("NOT_FOUND"),
+        lambda m: m.AuthenticationError(),
+        lambda m: m.MaxConnectionsError(),
+        lambda m: m.BadRequest(),
+        lambda m: m.ConnectionClosedOK(rcvd=m.Answer(code=1000)),
+        lambda m: m.ConnectionClosed(rcvd=m.Answer(code=1008)),
+        lambda m: m.TimeoutSetting(),
+        lambda m: m.Failure(kwargs={"error": "ReadTimeout"}),
+    ],
+)
+def test_a_librarys_error_without_such_a_shape_is_the_agents(make: Any, places: tuple[Any, Any]) -> None:
+    """Also where a number or a name is near to one."""
+    assert verdict(make(places[0])) == OWN
+
+
+@pytest.mark.parametrize("name", ["__main__", "__mp_main__"])
+def test_the_program_itself_is_the_users(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also where an installed package has started it, as it does in a notebook."""
+    module = ModuleType(name)
+    module.__file__ = str(tmp_path / "site-packages" / "launcher.py")
+    monkeypatch.setitem(sys.modules, name, module)
+    assert verdict(type("ReadTimeout", (Exception,), {"__module__": name, "status_code": 503})()) == OWN
+
+
+def test_a_status_in_a_class_of_the_agents_is_the_agents(places: tuple[Any, Any]) -> None:
+    """Whatever it is derived from; a lost connection that it is derived from still counts."""
+    library, _ = places
+
+    class Mine(library.Failure):  # type: ignore[misc]
+        pass
+
+    class MineLost(library.ReadTimeout):  # type: ignore[misc]
+        pass
+
+    assert verdict(Mine(status_code=503)) == OWN
+    assert verdict(MineLost()) == OUTAGE
+    assert verdict(MineLost(), Outages(own="shapes_of_a_library")) == OWN
+
+
+@pytest.mark.parametrize("package", ["starlette.exceptions", "aiohttp.web_exceptions", "playwright._impl._errors"])
+def test_what_answers_requests_or_steers_a_browser_is_the_agents(package: str, tmp_path: Path) -> None:
+    """A web framework's 503 is what the agent's own service answers; a browser waits for what the agent chose."""
+    module = ModuleType(package)
+    module.__file__ = str(tmp_path / "site-packages" / "x.py")
+    error = type("TimeoutError", (Exception,), {"__module__": package, "status_code": 503})()
+    before = sys.modules.get(package)
+    sys.modules[package] = module
+    try:
+        assert verdict(error) == OWN
+    finally:
+        if before is None:
+            del sys.modules[package]
+        else:
+            sys.modules[package] = before
+
+
+def test_nothing_that_warns_is_looked_at(places: tuple[Any, Any]) -> None:
+    """Libraries keep old attributes as properties that say so."""
+    with warnings.catch_warnings(record=True) as warned:
+        warnings.simplefilter("always")
+        error = places[0].Warns(response=None)
+        assert (verdict(error), retry_after(error), may_pass(error)) == (OWN, None, True)
+    assert warned == []
+
+
+GEMINI = {"@type": "type.googleapis.com/google.rpc.RetryInfo", "retryDelay": "38.5s"}
+
+
+@pytest.mark.parametrize(
+    ("values", "seconds"),
+    [
+        ({"headers": {"retry-after": "7"}}, 7.0),
+        ({"response": {"ResponseMetadata": {"HTTPHeaders": {"retry-after": "7"}}}}, 7.0),
+        ({"retry_after": 2.5}, 2.5),
+        ({"retry_after": 10**400}, None),
+        ({"retry_after": "soon"}, None),
+        ({"details": {"error": {"details": [{"@type": "other"}, GEMINI]}}}, 38.5),
+        ({"body": {"error": {"details": [{"retryDelay": "soon"}]}}}, None),
+        ({"body": {"error": {"details": "none"}}}, None),
+    ],
+)
+def test_a_wait_is_found_where_libraries_keep_it(
+    values: Mapping[str, Any], seconds: float | None, places: tuple[Any, Any]
+) -> None:
+    """In headers, in an attribute, in the details of the answer; also below the error that is told."""
+    error = places[0].Failure(status_code=429, **values)
+    assert retry_after(error) == seconds
+    assert retry_after(raised(places[0].Failure(status_code=429), cause=error)) == seconds
+
+
+def test_a_quota_used_up_is_found_below_a_frameworks_error(places: tuple[Any, Any]) -> None:
+    """Which is of the same status, and leaves hope by itself."""
+    spent = places[0].Failure(status_code=429, code="insufficient_quota", body=None)
+    assert may_pass(places[0].Failure(status_code=429, body=None))
+    assert not may_pass(spent)
+    assert not may_pass(raised(places[0].Failure(status_code=429), cause=spent))
+
+
+@pytest.mark.parametrize(
+    ("names", "make", "expected"),
+    [
+        (("AgentError",), lambda: AgentError(), True),
+        (("Exception",), lambda: AgentError(), True),
+        (("tests.test_failures.AgentError",), lambda: AgentError(), True),
+        (("Other",), lambda: AgentError(), False),
+        ((), lambda: AgentError(), False),
+        (("AgentError",), lambda: raised(ValueError(), cause=raised(KeyError(), cause=AgentError())), True),
+        (("AgentError",), lambda: ExceptionGroup("", [AgentError(), ExceptionGroup("", [TimeoutError()])]), True),
+        (("AgentError",), lambda: ExceptionGroup("", [AgentError(), ValueError()]), False),
+        (("ExceptionGroup",), lambda: ExceptionGroup("", [ValueError()]), True),
+        (("SSLCertVerificationError",), lambda: ssl.SSLCertVerificationError("no"), True),
+    ],
+)
+def test_what_is_named_is_infrastructure(names: Any, make: Callable[[], BaseException], expected: bool) -> None:
+    """By its class or a base class, as a cause, and in a group."""
+    error = make()
+    named = tuple(name.replace("tests.test_failures", AgentError.__module__) for name in names)
+    found = infrastructure(error, Outages(named))
+    assert (found is not None) is expected
+    assert wants_retry(error, found, ["transient"]) is expected
+
+
+@pytest.mark.parametrize(
+    ("target", "package"),
+    [
+        ("my_agent.main:run", "my_agent"),
+        ("my_agent:Agent.run", "my_agent"),
+        (failure, __name__.partition(".")[0]),
+        (httpx.Client().get, ""),  # a method of a library's object says nothing of the agent
+        (AgentError, ""),
+        (object(), ""),
+    ],
+)
+def test_the_agents_package_is_told_by_its_target(target: object, package: str) -> None:
+    """Its exceptions are its own failures, also where it is installed."""
+    assert own_package(target) == package
+
+
+def test_very_deep_causes_come_to_an_end() -> None:
+    """What lies too deep is not looked for."""
+
+    def wrapped(depth: int) -> BaseException:
+        def wrap(cause: BaseException, _: int) -> BaseException:
+            error = AgentError()
+            error.__cause__ = cause
+            return error
+
+        return reduce(wrap, range(depth), TimeoutError())
+
+    assert is_infrastructure(wrapped(20))
+    assert not is_infrastructure(wrapped(10_000))
+    assert not is_refusal(wrapped(10_000))
+
+
+def test_errors_that_hold_each_other_are_looked_at_once(places: tuple[Any, Any]) -> None:
+    """However many ways lead from one to another."""
+    errors = [places[0].Failure() for _ in range(20)]
+    for error in errors:
+        error.__dict__.update({str(number): other for number, other in enumerate(errors)})
+    assert (verdict(errors[0]), retry_after(errors[0]), may_pass(errors[0])) == (OWN, None, True)
+    errors[-1].status_code = 503
+    assert infrastructure(errors[0]) is errors[-1]
+    group: BaseException = TimeoutError()
+    for _ in range(20):
+        group = ExceptionGroup("", [group, group])  # type: ignore[list-item]
+    assert is_infrastructure(group)
+
+
+def test_a_group_that_holds_very_many_is_looked_at_in_part() -> None:
+    """It is the agent's, as one of which not all is known."""
+    assert is_infrastructure(ExceptionGroup("", [TimeoutError() for _ in range(5_000)]))
+    assert not is_infrastructure(ExceptionGroup("", [TimeoutError() for _ in range(20_000)]))
+
+
+class Liar(ExceptionGroup[Exception]):
+    """A group that says something else about itself."""
+
+    @property
+    def exceptions(self) -> Any:
+        return itertools.repeat(TimeoutError())
+
+
+def test_a_group_that_lies_about_its_members_is_not_asked() -> None:
+    """What it was made of counts."""
+    assert not is_infrastructure(Liar("", [ValueError()]))
+    assert is_infrastructure(Liar("", [TimeoutError()]))
+
+
+PIECES = st.sampled_from([TimeoutError, ValueError, ConnectionResetError, KeyError])
+
+
+@given(st.recursive(PIECES.map(lambda kind: kind()), lambda inner: st.lists(inner, min_size=1, max_size=3).map(tuple)))
+def test_a_group_of_groups_is_what_its_leaves_are(tree: Any) -> None:
+    """All of them of infrastructure, or it is the agent's."""
+
+    def built(node: Any) -> Any:
+        return ExceptionGroup("", [built(one) for one in node]) if isinstance(node, tuple) else node
+
+    def leaves(node: Any) -> Iterator[BaseException]:
+        if not isinstance(node, tuple):
+            yield node
+        else:
+            for one in node:
+                yield from leaves(one)
+
+    expected = all(isinstance(leaf, OSError) for leaf in leaves(tree))
+    assert is_infrastructure(built(tree)) is expected
+    assert is_infrastructure(raised(AgentError(), cause=built(tree))) is expected
 
 
 def raised(error: Exception, **context: Exception) -> Exception:

@@ -634,6 +634,7 @@ SAFE = {
     "runner.parallel was 1, is 2": ["--parallel", "2"],
     "runner.executor was 'auto', is 'threads'": ["--executor", "threads"],
     "runner.timeout_seconds was nothing, is 60.0": ["--timeout", "60"],
+    "runner.infrastructure was a list, is a list": ["--set", "runner.infrastructure=[ServiceDown]"],
     "runner.max_retries was 0, is 1": ["--max-retries", "1", "--set", "runner.retry_delay_seconds=0"],
     "runner.executor was 'auto', is 'processes'": ["--executor", "processes"],
     "runner.max_crash_retries was nothing, is 2": ["--set", "runner.max_crash_retries=2"],

@@ -298,6 +298,7 @@ retries: dict[str, Any] = {
 }
 stops: dict[str, Any] = {
     "max_failures": st.none() | st.integers(1, 4),
+    "stop_when_all_fail": st.integers(0, 4),
     "max_seconds": st.none() | st.floats(0.1, 5),
     "grace": st.sampled_from([math.inf, 0.0, 0.5]),
 }
@@ -526,6 +527,21 @@ def test_so_many_failed_runs_stop_the_experiment(scenario: Scenario) -> None:
         assert str(story.schedule.stop_reason).endswith("(runner.max_failures)")
 
 
+@given(st.lists(st.booleans(), min_size=1, max_size=12), st.integers(0, 5))
+def test_it_stops_when_the_first_runs_have_all_failed(passed: list[bool], limit: int) -> None:
+    """After the last of them; one that passed among them keeps it going to the end."""
+    schedule = Schedule(planned_runs(range(len(passed))), Limits(stop_when_all_fail=limit))
+    count = 0
+    while (taken := schedule.take()) is not None:
+        schedule.settle(ended(*taken, Outcome() if passed[count] else FAILED))
+        count += 1
+    stops = 0 < limit < len(passed) and not any(passed[:limit])
+    assert count == (limit if stops else len(passed))
+    assert schedule.stopping == stops
+    assert schedule.finished
+    assert (schedule.stop_reason is not None) == stops
+
+
 @LAW
 @given(scenarios(st.builds(Limits, **retries, max_seconds=st.floats(0.1, 5))))
 def test_the_time_is_kept(scenario: Scenario) -> None:
@@ -717,7 +733,7 @@ def test_what_is_in_flight_can_be_left(way: str) -> None:
     assert schedule.in_flight == []
 
 
-@pytest.mark.parametrize("limits", [Limits(max_failures=1), Limits(max_seconds=5.0)])
+@pytest.mark.parametrize("limits", [Limits(max_failures=1), Limits(stop_when_all_fail=1), Limits(max_seconds=5.0)])
 def test_what_is_done_was_not_stopped(limits: Limits) -> None:
     """A limit reached when nothing is left stops nothing."""
     clock = Clock(0.0)
@@ -732,16 +748,24 @@ def test_what_is_done_was_not_stopped(limits: Limits) -> None:
     assert schedule.stop_reason is None
 
 
-@pytest.mark.parametrize(("limit", "told"), [(1, "1 failed run"), (2, "2 failed runs")])
-def test_the_reason_of_a_stop(limit: int, told: str) -> None:
+@pytest.mark.parametrize(
+    ("limits", "told"),
+    [
+        (Limits(max_failures=1), "1 failed run (runner.max_failures)"),
+        (Limits(max_failures=2), "2 failed runs (runner.max_failures)"),
+        (Limits(stop_when_all_fail=1), "the first run has failed (runner.stop_when_all_fail)"),
+        (Limits(stop_when_all_fail=2), "the first 2 runs have all failed (runner.stop_when_all_fail)"),
+    ],
+)
+def test_the_reason_of_a_stop(limits: Limits, told: str) -> None:
     """Names the limit and the setting."""
-    schedule = Schedule(planned_runs([1, 2, 3]), Limits(max_failures=limit))
-    for _ in range(limit):
+    schedule = Schedule(planned_runs([1, 2, 3]), limits)
+    for _ in range(limits.max_failures or limits.stop_when_all_fail):
         taken = schedule.take()
         assert taken
         schedule.settle(ended(*taken, FAILED))
     assert schedule.take() is None
-    assert schedule.stop_reason == f"{told} (runner.max_failures)"
+    assert schedule.stop_reason == told
 
 
 def test_a_pause_is_told() -> None:
@@ -781,7 +805,8 @@ class AnyOrder(RuleBasedStateMachine):
         self.outcomes: dict[str, list[Outcome]] = {}
         """How the attempts at each run went so far."""
         self.waiting: dict[str, tuple[float, float, int]] = {}
-        self.failures = 0
+        self.failures = self.at_first = 0
+        self.passed = False
         self.free = -math.inf
         self.stopped: float | None = None
 
@@ -842,6 +867,8 @@ class AnyOrder(RuleBasedStateMachine):
         else:
             assert trace is not None
             self.failures += outcome.status != "ok"
+            self.passed = self.passed or outcome.status == "ok"
+            self.at_first += not self.passed
 
     @invariant()
     def it_says_how_things_are(self) -> None:
@@ -849,6 +876,7 @@ class AnyOrder(RuleBasedStateMachine):
         left = bool(self.new or self.waiting or self.flying)
         limits = self.limits
         over = limits.max_failures is not None and self.failures >= limits.max_failures
+        over = over or 0 < limits.stop_when_all_fail <= self.at_first
         over = over or (limits.max_seconds is not None and now - self.began >= limits.max_seconds)
         if self.stopped is None and (self.urgency or (over and left)):
             self.stopped = now

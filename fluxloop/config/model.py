@@ -80,6 +80,8 @@ class RunnerConfig:
     retry_on: tuple[str, ...] = ("transient",)
     """After which errors: names of exceptions, also of base classes; `transient` is every passing one of a service.
     Runs that pass only after an error of the agent's own, or a timeout, bias the pass rate upwards."""
+    infrastructure: tuple[str, ...] = ()
+    """Exceptions that are failures of infrastructure too: their names, also of base classes."""
     retry_delay_seconds: Seconds = Seconds(1.0)
     """Before the first retry; doubled for each further one, to a minute at most, and spread by chance."""
     start_rate: Rate | None = None
@@ -88,6 +90,8 @@ class RunnerConfig:
     """The least time between two starts."""
     max_failures: Failures | None = None
     """Stop after so many failed runs, or such a share of all, as `10%`."""
+    stop_when_all_fail: Count = Count(0)
+    """Stop when the first so many runs have all failed; 0 to go on."""
     max_time: Duration | None = None
     """Stop after this time, as `30m`."""
     grace_seconds: Seconds = Seconds(30.0)

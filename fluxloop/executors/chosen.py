@@ -89,6 +89,7 @@ def limits_for(runner: RunnerConfig, planned: int, executor: Executor | None = N
         start_gap=gap * rate_shares(runner),
         # Rounded, because 0.07 * 100 is a little more than 7.
         max_failures=max(1, math.ceil(round(failures * planned, 6))) if isinstance(failures, float) else failures,
+        stop_when_all_fail=runner.stop_when_all_fail,
         max_seconds=runner.max_time,
         grace=runner.grace_seconds,
     )

@@ -171,6 +171,13 @@ def test_too_many_failures_stop_it(tmp_path: Path) -> None:
     assert "2 failed runs" in str(result.summary.stop_reason)
 
 
+def test_nothing_runs_after_the_first_that_all_fail(tmp_path: Path) -> None:
+    """Sent ahead or not."""
+    inputs = [{"input": n} for n in range(40, 240)]
+    result = run("fails_late", tmp_path, inputs, parallel=1, **{"runner.stop_when_all_fail": 50})
+    assert (result.summary.status, result.summary.failed) == ("stopped", 50)
+
+
 def test_its_time_stops_it(tmp_path: Path) -> None:
     """What is in flight by then is recorded."""
     result = run("slow", tmp_path, ["a"], iterations=1000, max_time=1)

@@ -58,7 +58,7 @@ class WorkersExecutor(ABC):
         task.prepared.clear()  # what was built to prove the target is for no worker
         is_async, limits = target.is_async, schedule.limits
         # What is sent ahead would start in spite of these.
-        is_strict = limits.max_failures is not None or limits.start_gap > 0
+        is_strict = limits.max_failures is not None or limits.stop_when_all_fail > 0 or limits.start_gap > 0
         with self._workers(task) as (transport, most):
             workers = min(self.parallel, most) if is_async else self.parallel
             dispatch = Dispatch(

@@ -145,6 +145,7 @@ class Result(msgspec.Struct, array_like=True):
     retry: bool
     retry_after: float | None
     is_overload: bool
+    is_refusal: bool
     left_running: bool
     told: Case | None
     masked: tuple[str, ...]
@@ -170,6 +171,7 @@ class Result(msgspec.Struct, array_like=True):
             attempt.retry,
             attempt.retry_after,
             attempt.is_overload,
+            attempt.is_refusal,
             attempt.left_running,
             attempt.told,
             attempt.masked,
@@ -194,6 +196,7 @@ class Result(msgspec.Struct, array_like=True):
             self.retry,
             self.retry_after,
             self.is_overload,
+            self.is_refusal,
             self.left_running,
             self.told,
             self.masked,
