@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import math
+import re
 from array import array
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, Literal, Protocol
 
+import msgspec
 from attrs import Factory, define, frozen
 
 from fluxloop.clusters import Clusters
@@ -159,6 +161,8 @@ class Summary:
     """The same of runs that infrastructure ended at last."""
     remarks: tuple[str, ...] = ()
     """What a reader of the figures must know of how they came about."""
+    outputs_without_text: int = 0
+    """Successful runs whose output is an object that only Python's default `repr` describes."""
     masked: dict[str, int] = Factory(dict)
     """In how many runs something was masked, by the name of the variable or key whose secret it was."""
 
@@ -209,6 +213,7 @@ class SummaryBuilder:
     errors: dict[tuple[str, str, str | None], ErrorGroup] = Factory(dict)
     ungrouped: int = 0
     without_output: int = 0
+    outputs_without_text: int = 0
     retries: int = 0
     failing: dict[int, FailingInput] = Factory(dict)
     personas: dict[str, PersonaRow] = Factory(dict)
@@ -236,8 +241,9 @@ class SummaryBuilder:
         metadata = trace.metadata
         source = metadata.get("source_id") if metadata else None
         self._clusters.add(trace.input_index, trace.input_id, None if source is None else str(source), judged, passed)
-        if trace.output is None and trace.status == "ok":
-            self.without_output += 1
+        if trace.status == "ok":
+            self.without_output += trace.output is None
+            self.outputs_without_text += _is_default_repr(trace.output)
         if counts_as == "failed":
             self._count_failing(trace)
         if trace.persona is not None:
@@ -315,6 +321,7 @@ class SummaryBuilder:
             errors_not_grouped=self.ungrouped,
             failing_inputs=tuple(sorted(self.failing.values(), key=lambda row: -row.failed)),
             without_output=self.without_output,
+            outputs_without_text=self.outputs_without_text,
             retries=self.retries,
             personas=tuple(self.personas.values()),
             usage=self.usage,
@@ -378,6 +385,17 @@ class SummaryBuilder:
             p99=percentile(0.99),
             max=ordered[-1],
         )
+
+
+_DEFAULT_REPR = re.compile(r"<(?:[\w.]|<locals>)+ object at 0x[0-9a-fA-F]+>")
+
+
+def _is_default_repr(output: Any) -> bool:
+    """Tell whether an output, as it is or as JSON, names an object and its place in memory, and nothing more."""
+    if isinstance(output, msgspec.Raw):
+        json = bytes(output)
+        output = json.startswith(b'"<') and json.decode()[1:-1]
+    return isinstance(output, str) and output[:1] == "<" and _DEFAULT_REPR.fullmatch(output) is not None
 
 
 def lasting_remarks(remarks: Sequence[str]) -> tuple[str, ...]:

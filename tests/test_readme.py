@@ -243,5 +243,5 @@ def test_the_layout_names_what_is_there() -> None:
         for path in (ROOT / "fluxloop").iterdir()
         if path.name not in ("__init__.py", "__pycache__", "py.typed")
     }
-    small = {"arguments.py", "background.py", "clock.py", "exceptions.py", "interrupt.py", "provenance.py"}
+    small = {"arguments.py", "background.py", "exceptions.py", "interrupt.py", "provenance.py"}
     assert told == real - small

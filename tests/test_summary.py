@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import statistics
 from collections import Counter
+from pathlib import Path
 from typing import Any
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from fluxloop import Experiment
 from fluxloop.records import ErrorKind, RunError, Status, Trace, Usage
+from fluxloop.store.runs import StoredRuns
 from fluxloop.summary import MAX_ERROR_GROUPS, MAX_PERSONAS, Summary, SummaryBuilder
 from fluxloop.testing import make_trace, run_once
 from fluxloop.tracebacks import place
@@ -31,7 +35,7 @@ KEYS = {
         "retries",
     ),
     *("ran_on", "superseded", "rerolled", "passed_after_failure", "left_out_after_failure", "remarks"),
-    "masked",
+    *("masked", "outputs_without_text"),
 }
 
 counts = st.none() | st.integers(0, 1000)
@@ -298,3 +302,28 @@ def test_a_place_may_be_missing_or_foreign() -> None:
     assert place(RunError("agent", "E", "no")) is None
     assert place(RunError("agent", "E", "no", "no frames")) is None
     assert place(RunError("agent", "E", "", f'  File "{library}", line 7, in f\n')) == f"{library}:7"
+
+
+@pytest.mark.parametrize(
+    ("output", "is_counted"),
+    [
+        (object(), True),
+        ([object()], False),
+        ("<a.b.<locals>.X object at 0x7f>", True),
+        ("said <a.X object at 0x7f>", False),
+        ("<p>text</p>", False),
+        ("", False),
+        (7, False),
+    ],
+)
+def test_an_output_that_only_names_an_object_is_counted(output: object, is_counted: bool, tmp_path: Path) -> None:
+    """It passes, and the table at the end has a hint; read back from the files the count is the same."""
+    result = Experiment(target=lambda text: output, inputs=["a", "b"], output_dir=tmp_path).run()
+    assert (result.summary.passed, result.summary.outputs_without_text) == (2, 2 * is_counted)
+    assert ("hint", "2 outputs are an object without text (<… object at 0x…>): return its text or its data") in (
+        result.table()
+    ) or not is_counted
+    again = SummaryBuilder(experiment_name="demo", planned=2, started_at="", ran_on={})
+    for run in StoredRuns(result.path):
+        again.add(run.trace)
+    assert again.build("completed", completed_at=None).outputs_without_text == 2 * is_counted

@@ -43,6 +43,9 @@ def summary_rows(summary: Summary) -> list[tuple[str, str]]:
         rows.append(("hint", "what infrastructure failed may pass: --max-retries 3 makes such attempts again"))
     if summary.successful and summary.without_output == summary.successful:
         rows.append(("hint", "every run returned nothing: does the agent return its answer?"))
+    if summary.outputs_without_text:
+        outputs = "1 output is" if summary.outputs_without_text == 1 else f"{summary.outputs_without_text} outputs are"
+        rows.append(("hint", f"{outputs} an object without text (<… object at 0x…>): return its text or its data"))
     if summary.successful and not summary.observation_count:
         rows.append(
             ("hint", "no run had an observation: put @fluxloop.tool() on the functions your agent calls to see inside")
