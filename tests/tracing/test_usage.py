@@ -6,12 +6,8 @@ from collections.abc import AsyncIterator, Iterator
 from types import SimpleNamespace
 from typing import Any
 
-import cohere
-import groq.types.chat
-import mistralai.client.models
 import pytest
 from genai_prices.data_snapshot import get_snapshot
-from google.genai import types as gemini
 from hypothesis import given
 from hypothesis import strategies as st
 from langchain_core.messages import AIMessage, AIMessageChunk
@@ -21,6 +17,12 @@ import fluxloop
 from fluxloop.records import Observation, Usage
 from fluxloop.testing import run_once
 from fluxloop.tracing.usage import find_usage
+
+pytestmark = pytest.mark.clients
+cohere = pytest.importorskip("cohere")
+groq = pytest.importorskip("groq.types.chat")
+mistralai = pytest.importorskip("mistralai.client.models")
+gemini = pytest.importorskip("google.genai.types")
 
 
 def record(response: Any, **options: Any) -> Observation:
@@ -530,8 +532,8 @@ OTHERS: dict[str, tuple[Any, Usage | None]] = {
     ),
     "Groq stream": (
         [
-            groq.types.chat.ChatCompletionChunk.construct(id="1", model="llama", x_groq={"id": "req_1"}),
-            groq.types.chat.ChatCompletionChunk.construct(
+            groq.ChatCompletionChunk.construct(id="1", model="llama", x_groq={"id": "req_1"}),
+            groq.ChatCompletionChunk.construct(
                 id="1", model="llama", x_groq={"usage": {"prompt_tokens": 18, "completion_tokens": 5}}
             ),
         ],
@@ -539,12 +541,12 @@ OTHERS: dict[str, tuple[Any, Usage | None]] = {
     ),
     "Mistral stream": (
         [
-            mistralai.client.models.CompletionEvent(
-                data=mistralai.client.models.CompletionChunk(
+            mistralai.CompletionEvent(
+                data=mistralai.CompletionChunk(
                     id="1",
                     model="mistral-large",
                     choices=[],
-                    usage=mistralai.client.models.UsageInfo(prompt_tokens=16, completion_tokens=4, total_tokens=20),
+                    usage=mistralai.UsageInfo(prompt_tokens=16, completion_tokens=4, total_tokens=20),
                 )
             )
         ],
