@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import concurrent.futures
+import errno
 from asyncio import AbstractEventLoop, BaseEventLoop
 from asyncio.futures import _chain_future  # type: ignore[attr-defined]
 from collections.abc import Coroutine
 from contextvars import Context
+from selectors import DefaultSelector
 from typing import Any, TypeVar
 
 from fluxloop.clock import monotonic
@@ -21,6 +23,27 @@ def new_event_loop() -> AbstractEventLoop:
     if isinstance(loop, BaseEventLoop):  # else it is none of Python's, such as uvloop's, which has a clock of its own
         loop.time = monotonic  # type: ignore[method-assign]
     return loop
+
+
+_lost: list[Any] = []
+"""What would close, as it goes, files of others that have its numbers by now."""
+
+
+def reopen(loop: AbstractEventLoop) -> None:
+    """Give a loop new files for its own, which an agent has closed, so that what waits on it comes to its end.
+
+    Raises:
+        OSError: there is no way to, or the system gives no files.
+    """
+    own: Any = loop
+    try:
+        own._ssock.detach()
+        own._csock.detach()
+        _lost.append(own._selector)
+        own._selector = DefaultSelector()
+        own._make_self_pipe()
+    except AttributeError:  # it is none of Python's own loops for Unix
+        raise OSError(errno.EBADF, "the agent has closed the files of the event loop") from None
 
 
 def new_task(

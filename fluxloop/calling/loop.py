@@ -17,7 +17,7 @@ from contextlib import AbstractAsyncContextManager, contextmanager, suppress
 from typing import Any, TypeVar
 
 from fluxloop.calling.daemons import DaemonThreads
-from fluxloop.calling.eventloop import new_event_loop, new_task, submit
+from fluxloop.calling.eventloop import new_event_loop, new_task, reopen, submit
 from fluxloop.system import new_thread
 
 T = TypeVar("T")
@@ -253,9 +253,14 @@ class LoopThread:
             failures += 1
             # What a task of the agent's raises here, whoever awaits that task gets too. What else comes through is
             # of the loop's own, as after nest_asyncio, and another round is as good as the one before.
-            with suppress(BaseException):
+            try:
                 loop.call_soon(step)
                 loop.run_forever()
+            except OSError:
+                with suppress(OSError):
+                    reopen(loop)
+            except BaseException:
+                continue
         if not self._closing:
             self._blocked = True
             for call in list(self._in_use.values()):

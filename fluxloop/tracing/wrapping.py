@@ -62,7 +62,11 @@ def _wrap_function(function: Any, recorder: Recorder) -> Any:
             raise
         finally:
             current.reset(token)
-        return _handed_on(recorder, scope, observation, start, output)
+        try:
+            return _handed_on(recorder, scope, observation, start, output)
+        except RecursionError:  # no frame is left for it; where there was one to begin, there is one to end
+            scope[0].end(observation, start)
+            return output
 
     return wrapper
 
