@@ -323,13 +323,26 @@ class Point:
 
 
 class Unreadable(Point):
-    """One that cannot be made again."""
+    """One that cannot be made again in another process."""
 
     def __reduce__(self) -> Any:
-        return refuse, (self.x,)
+        return refuse, (self.x, os.getpid())
 
 
-def refuse(x: int) -> None:
+class Spoiled(Point):
+    """One that cannot be pickled once it is spoiled."""
+
+    is_spoiled = False
+
+    def __reduce__(self) -> Any:
+        if self.is_spoiled:
+            raise ValueError("it is spoiled")
+        return Spoiled, (self.x,)
+
+
+def refuse(x: int, home: int) -> Unreadable | None:
+    if os.getpid() == home:
+        return Unreadable(x)
     if x == 2:
         sys.exit(4)
     raise LookupError(f"no point {x}")

@@ -25,7 +25,7 @@ from fluxloop.rates import _queues, moment
 from fluxloop.store.layout import STALLS
 from fluxloop.tracing.redaction import MASK
 from tests.executors import process_agents
-from tests.executors.process_agents import Point, Unreadable, noted
+from tests.executors.process_agents import Point, Spoiled, Unreadable, noted
 from tests.noticing import noticed
 from tests.waiting import wait_until
 
@@ -408,19 +408,21 @@ def test_inputs_may_be_objects(tmp_path: Path) -> None:
 
 
 def test_an_input_that_cannot_be_sent_costs_its_own_run(tmp_path: Path) -> None:
-    """Neither one that cannot be pickled, nor one that cannot be made again, holds up another; both are shown."""
-
-    class Local(Point):
-        pass
-
-    odd: list[Point] = [Local(1), Unreadable(1), Unreadable(2)]
+    """What no check before the first run could find, when sending it or making it again, holds up no other run."""
+    odd: list[Point] = [Spoiled(1), Unreadable(1), Unreadable(2)]
     cases = [Case(n, f"i{n}", point, expected=point.x) for n, point in enumerate([Point(0), *odd, Point(4)])]
-    traces = {trace.input_id: trace for trace in run("doubles", tmp_path, cases)}
+    chosen = experiment("doubles", tmp_path, cases)
+    assert len(chosen.cases) == 5  # checked
+    Spoiled.is_spoiled = True
+    try:
+        traces = {trace.input_id: trace for trace in chosen.run()}
+    finally:
+        Spoiled.is_spoiled = False
     assert {id: trace.output for id, trace in traces.items()} == {"i0": 0, "i1": None, "i2": None, "i3": None, "i4": 8}
     shown = {id: (trace.input, trace.expected) for id, trace in traces.items()}
     assert shown == {f"i{n}": (f"Point({x})", x) for n, x in enumerate([0, 1, 1, 2, 4])}
     told = {id: f"{trace.error.type}: {trace.error.message}" for id, trace in traces.items() if trace.error}
-    assert told["i1"].startswith("TypeError: the input cannot be sent to another process: AttributeError: Can't ")
+    assert told["i1"] == "TypeError: the input cannot be sent to another process: ValueError: it is spoiled"
     assert told["i2"] == "LookupError: no point 1"
     assert told["i3"] == "SystemExit: 4"
 
