@@ -561,6 +561,25 @@ def test_an_agents_own_handler_does_not_disarm_ctrl_c(tmp_path: Path) -> None:
     assert run_python(code, tmp_path) == "interrupted ['error', 'ok']\n"
 
 
+def test_an_agent_that_ignores_ctrl_c_does_so_for_its_own_run_only(tmp_path: Path) -> None:
+    """What it has put in the place of our handler is taken away again, and Ctrl-C ends the experiment."""
+    code = (
+        "import os, signal, time\n"
+        "from fluxloop import Experiment\n"
+        "def agent(text):\n"
+        "    if text == 'a':\n"
+        "        signal.signal(signal.SIGINT, signal.SIG_IGN)\n"
+        "    elif signal.getsignal(signal.SIGINT) is signal.SIG_IGN:\n"
+        "        time.sleep(0.01)\n"
+        "    else:\n"
+        "        os.kill(os.getpid(), signal.SIGINT)\n"
+        "    return text\n"
+        "result = Experiment(target=agent, inputs=['a', *'b' * 1000]).run()\n"
+        "print(result.summary.status, result.exit_code)\n"
+    )
+    assert run_python(code, tmp_path) == "interrupted 130\n"
+
+
 def test_an_agents_own_interrupt_is_its_error(tmp_path: Path) -> None:
     """A KeyboardInterrupt that the agent raises is recorded and stops nothing."""
     (tmp_path / "agents.py").write_text(AGENTS)

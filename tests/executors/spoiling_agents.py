@@ -173,7 +173,9 @@ def agent(text: str) -> str:
 
 
 async def async_agent(text: str) -> str:
-    return agent(text)
+    agent(text)
+    await asyncio.tasks.sleep(0.001)  # by the loop's time, and not by a double of `asyncio.sleep`
+    return text
 
 
 def run(text: str, executor: str, kind: str, place: Path) -> Experiment:
