@@ -131,7 +131,7 @@ class OpenAttempt:
         if System.process is not self._process:
             System.exit(0)
 
-    def plain(self, answer: object, unfinished: Unfinished) -> Any:
+    def plain(self, answer: object, unfinished: Unfinished | None) -> Any:
         """Return the answer as plain data, and stop the clock; what follows is fluxloop's time, not the agent's.
 
         Args:

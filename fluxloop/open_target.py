@@ -134,7 +134,6 @@ class OpenTarget:
             wait = partial(self._wait, opened)
             if not is_finished(type(output)):
                 output = settled(output, opened.run, wait)
-            opened.end()
             plain = whole(self._answer(opened, output), opened.plain, opened.run, wait)
             return opened.succeeded(plain)
         except Abandoned:
@@ -165,7 +164,6 @@ class OpenTarget:
             output = self._function(*args, **kwargs)
             if not is_finished(type(output)):
                 output = await settled_async(output, opened.run)
-            opened.end()
             plain = await whole_async(self._answer(opened, output), opened.plain, opened.run)
             if opened.expired:
                 return opened.timed_out(limit or 0.0, opened.expired)

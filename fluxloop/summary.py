@@ -242,8 +242,11 @@ class SummaryBuilder:
         source = metadata.get("source_id") if metadata else None
         self._clusters.add(trace.input_index, trace.input_id, None if source is None else str(source), judged, passed)
         if trace.status == "ok":
-            self.without_output += trace.output is None
-            self.outputs_without_text += _is_default_repr(trace.output)
+            output = trace.output
+            if output is None:
+                self.without_output += 1
+            elif type(output) is not str or output[:1] == "<":  # most texts begin otherwise
+                self.outputs_without_text += _is_default_repr(output)
         if counts_as == "failed":
             self._count_failing(trace)
         if trace.persona is not None:
@@ -395,7 +398,7 @@ def _is_default_repr(output: Any) -> bool:
     if isinstance(output, msgspec.Raw):
         json = bytes(output)
         output = json.startswith(b'"<') and json.decode()[1:-1]
-    return isinstance(output, str) and output[:1] == "<" and _DEFAULT_REPR.fullmatch(output) is not None
+    return isinstance(output, str) and _DEFAULT_REPR.fullmatch(output) is not None
 
 
 def lasting_remarks(remarks: Sequence[str]) -> tuple[str, ...]:

@@ -16,8 +16,8 @@ from fluxloop.tracing.streams import StreamedOutput
 MAX_STEPS = 100
 """Awaitables in a chain, each of which gives the next; more are taken for endless."""
 
-Capture = Callable[[Any, "Pending"], Any]
-"""Makes plain data of a value, and notes what in it is pending."""
+Capture = Callable[[Any, "Pending | None"], Any]
+"""Makes plain data of a value, and notes what in it is pending, where that may be."""
 Wait = Callable[[Any], Any]
 """Awaits from a thread, until what is given has ended."""
 
@@ -98,6 +98,8 @@ class Pending:
 
 def whole(value: Any, capture: Capture, run: OpenRun, wait: Wait) -> Any:
     """Return a value as plain data in which nothing is pending, from a thread."""
+    if type(value) is str:
+        return capture(value, None)
     pending = Pending()
     plain = capture(value, pending)
     while pending:
@@ -108,6 +110,8 @@ def whole(value: Any, capture: Capture, run: OpenRun, wait: Wait) -> Any:
 
 async def whole_async(value: Any, capture: Capture, run: OpenRun) -> Any:
     """Return a value as plain data in which nothing is pending, on the running loop."""
+    if type(value) is str:
+        return capture(value, None)
     pending = Pending()
     plain = capture(value, pending)
     while pending:

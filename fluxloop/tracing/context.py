@@ -122,10 +122,10 @@ class OpenRun:
 
     __slots__ = (
         "__weakref__",
+        "_face",
         "_planned",
         "attempt",
         "closed",
-        "face",
         "late",
         "observations",
         "offset",
@@ -148,8 +148,7 @@ class OpenRun:
         self.redaction = Redaction() if redaction is None else redaction
         """What is masked in what is seen of it; what the agent gets is as it is."""
         self.attempt = attempt
-        self.face = Run(planned, attempt)
-        """What the agent gets of it."""
+        self._face: Run | None = None
         self.offset = offset
         """Nanoseconds from the performance counter to the wall clock, fixed for the run."""
         self.observations: list[Observation] = []
@@ -163,6 +162,13 @@ class OpenRun:
         """True once its record is made, or nobody waits for it: it takes neither text nor observations."""
         self.late = Late() if late is None else late
         """Counts what comes of it after that."""
+
+    @property
+    def face(self) -> Run:
+        """What the agent gets of it, made when it is first asked for."""
+        if self._face is None:
+            self._face = Run(self._planned, self.attempt)
+        return self._face
 
     def observe(
         self, type: ObservationType, name: str, parent_id: str | None, input: Any, model: str | None, metadata: Any
@@ -219,10 +225,13 @@ given_up: WeakSet[OpenRun] = WeakSet()
 def recording() -> Scope | None:
     """Return the scope in which calls are recorded, or None outside a run and in one that is closed."""
     scope = current.get()
-    if scope is not None and scope[0].closed:
-        scope[0].late.add(scope[0].face.id, calls=1)
-        return None
-    return scope
+    return None if scope is None or (scope[0].closed and is_late(scope)) else scope
+
+
+def is_late(scope: Scope) -> bool:
+    """Count a call that comes after its run was closed."""
+    scope[0].late.add(scope[0].face.id, calls=1)
+    return True
 
 
 def leave(token: Token[Scope | None]) -> None:

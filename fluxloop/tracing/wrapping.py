@@ -14,7 +14,7 @@ from types import CoroutineType
 from typing import Any
 
 from fluxloop.records import Observation
-from fluxloop.tracing.context import Scope, current, leave, recording
+from fluxloop.tracing.context import Scope, current, is_late, leave
 from fluxloop.tracing.proxy import proxied
 from fluxloop.tracing.recorder import Recorder, Wanted, unbound
 from fluxloop.tracing.signed import signed
@@ -50,8 +50,8 @@ def wrap(function: Any, wanted: Wanted) -> Any:
 def _wrap_function(function: Any, recorder: Recorder) -> Any:
     @functools.wraps(function)
     def wrapper(*args: Any, **kwargs: Any) -> Any:
-        scope = recording()
-        if scope is None:
+        scope = current.get()
+        if scope is None or (scope[0].closed and is_late(scope)):
             return function(*args, **kwargs)
         observation, start = recorder.begin(scope, args, kwargs)
         token = current.set((scope[0], observation.id))
@@ -73,8 +73,8 @@ def _wrap_function(function: Any, recorder: Recorder) -> Any:
 
 def _wrap_coroutine(function: Any, recorder: Recorder) -> Any:
     async def call(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        scope = recording()
-        if scope is None:
+        scope = current.get()
+        if scope is None or (scope[0].closed and is_late(scope)):
             return await function(*args, **kwargs)
         observation, start = recorder.begin(scope, args, kwargs)
         return await _awaited(recorder, scope, observation, start, functools.partial(function, *args, **kwargs))

@@ -24,9 +24,6 @@ from fluxloop.calling.loop import LoopThread, give_back, take_loop
 from fluxloop.failures import is_of_another_loop
 from fluxloop.testing import run_once
 
-EXECUTORS = ["inline", "asyncio", "threads"]
-under_each = pytest.mark.parametrize("executor", EXECUTORS)
-
 
 class Service(BaseHTTPRequestHandler):
     """Answers on connections that are kept, which is what ties a client to its loop."""
@@ -142,16 +139,20 @@ def sync_callable(address: str, closing: Closing) -> Callable[[str], Any]:
     return partial(lambda agent, question: agent(question), client_of_httpx(address, closing))
 
 
-@under_each
+ASYNC_AGENTS = [client_of_httpx, client_of_openai, contended_semaphore, background_task]
+
+
 @pytest.mark.parametrize(
-    "make", [client_of_httpx, client_of_openai, contended_semaphore, background_task, sync_callable]
+    ("make", "executor"),
+    [
+        *((make, executor) for make in ASYNC_AGENTS for executor in ("inline", "asyncio", "threads")),
+        *((sync_callable, executor) for executor in ("inline", "threads")),
+    ],
 )
 def test_a_client_made_once_works_in_every_experiment_of_a_process(
     make: Callable[..., Any], executor: str, address: str, closing: Closing, tmp_path: Path
 ) -> None:
     """The second experiment, and one under another executor, are as good as the first."""
-    if make is sync_callable and executor == "asyncio":
-        pytest.skip("asyncio runs async agents")
     agent = make(address, closing)
     for each in (executor, executor, "threads"):
         result = run(agent, each, tmp_path)
