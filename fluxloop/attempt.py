@@ -111,7 +111,7 @@ class OpenAttempt:
         # At the start, because an agent may change what it is given.
         run.redaction.refresh()
         self._input, self._told = _as_told(self.planned.case, run)
-        self._exposed = _exposed(self.planned.case, run.redaction)
+        self._exposed = _exposed(self.planned.case, run.redaction) if run.redaction.is_needed else ()
         self._needles = run.redaction.needles
         self._start = start
         return run

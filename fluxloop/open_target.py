@@ -11,7 +11,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from fluxloop.attempt import OpenAttempt
-from fluxloop.calling.answer import is_finished, settled, settled_async, whole, whole_async
+from fluxloop.calling.answer import FINISHED, settled, settled_async, whole, whole_async
 from fluxloop.calling.collector import collected
 from fluxloop.calling.loop import LoopThread, NotLeft, give_back, take_loop
 from fluxloop.calling.surroundings import importable
@@ -131,11 +131,12 @@ class OpenTarget:
         try:
             args, kwargs = self._binding.arguments(opened.planned.case, opened.begin())
             output = self._function(*args, **kwargs)
-            wait = partial(self._wait, opened)
-            if not is_finished(type(output)):
-                output = settled(output, opened.run, wait)
-            plain = whole(self._answer(opened, output), opened.plain, opened.run, wait)
-            return opened.succeeded(plain)
+            if type(output) not in FINISHED:
+                output = settled(output, opened.run, partial(self._wait, opened))
+            answer = self._answer(opened, output)
+            if type(answer) is str:  # asked first because most are
+                return opened.succeeded(opened.plain(answer, None))
+            return opened.succeeded(whole(answer, opened.plain, opened.run, partial(self._wait, opened)))
         except Abandoned:
             opened.leave()
             raise
@@ -162,9 +163,13 @@ class OpenTarget:
                 opened.patience = max(opened.patience, LINGER)
                 deadlines.begin(opened)
             output = self._function(*args, **kwargs)
-            if not is_finished(type(output)):
+            if type(output) not in FINISHED:
                 output = await settled_async(output, opened.run)
-            plain = await whole_async(self._answer(opened, output), opened.plain, opened.run)
+            answer = self._answer(opened, output)
+            if type(answer) is str:
+                plain = opened.plain(answer, None)
+            else:
+                plain = await whole_async(answer, opened.plain, opened.run)
             if opened.expired:
                 return opened.timed_out(limit or 0.0, opened.expired)
             return opened.succeeded(plain)

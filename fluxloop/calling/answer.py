@@ -16,15 +16,13 @@ from fluxloop.tracing.streams import StreamedOutput
 MAX_STEPS = 100
 """Awaitables in a chain, each of which gives the next; more are taken for endless."""
 
-Capture = Callable[[Any, "Pending | None"], Any]
-"""Makes plain data of a value, and notes what in it is pending, where that may be."""
+Capture = Callable[[Any, "Pending"], Any]
+"""Makes plain data of a value, and notes what in it is pending."""
 Wait = Callable[[Any], Any]
 """Awaits from a thread, until what is given has ended."""
 
-
-def is_finished(kind: type) -> bool:
-    """Tell whether values of this type are answers as they are; asked first because most are."""
-    return kind is str or kind is dict or kind is list or kind is type(None)
+FINISHED = frozenset({str, dict, list, type(None)})
+"""Types whose values need no further step to be an answer, though there may be something pending in them."""
 
 
 # These ask the type, because an odd object may answer anything itself, or raise.
@@ -98,8 +96,6 @@ class Pending:
 
 def whole(value: Any, capture: Capture, run: OpenRun, wait: Wait) -> Any:
     """Return a value as plain data in which nothing is pending, from a thread."""
-    if type(value) is str:
-        return capture(value, None)
     pending = Pending()
     plain = capture(value, pending)
     while pending:
@@ -110,8 +106,6 @@ def whole(value: Any, capture: Capture, run: OpenRun, wait: Wait) -> Any:
 
 async def whole_async(value: Any, capture: Capture, run: OpenRun) -> Any:
     """Return a value as plain data in which nothing is pending, on the running loop."""
-    if type(value) is str:
-        return capture(value, None)
     pending = Pending()
     plain = capture(value, pending)
     while pending:

@@ -31,7 +31,7 @@ class StreamedOutput:
         """Take the next item."""
         self._items.append(capture(item, self._redaction))
 
-    def capture(self, item: Any, unfinished: Unfinished | None) -> Any:
+    def capture(self, item: Any, unfinished: Unfinished) -> Any:
         """Return an item as plain data, without keeping it, and note what in it is unfinished."""
         return capture(item, self._redaction, unfinished=unfinished)
 

@@ -63,7 +63,10 @@ def _wrap_function(function: Any, recorder: Recorder) -> Any:
         finally:
             current.reset(token)
         try:
-            return _handed_on(recorder, scope, observation, start, output)
+            if type(output) not in _WHOLE:
+                return _handed_on(recorder, scope, observation, start, output)
+            recorder.succeed(scope, observation, start, output)
+            return output
         except RecursionError:  # no frame is left for it; where there was one to begin, there is one to end
             scope[0].end(observation, start)
             return output
