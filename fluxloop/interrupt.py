@@ -168,6 +168,3 @@ def _after_fork_in_child() -> None:
 
 if hasattr(os, "register_at_fork") and hasattr(signal, "pthread_sigmask"):
     os.register_at_fork(before=_before_fork, after_in_parent=_after_fork_in_parent, after_in_child=_after_fork_in_child)
-
-# ADD from fluxloop.clock import monotonic
-# ADD from fluxloop.system import System

@@ -67,7 +67,7 @@ class LineFile:
     Nothing waits in a buffer of ours, so a process killed between two writes loses neither.
 
     Example:
-        >>> import stat
+        >>> import tempfile
         >>> path = Path(tempfile.mkdtemp()) / "lines"
         >>> file = LineFile(path); file.append(b"one\\n"); file.close()
         >>> path.read_bytes()
@@ -136,7 +136,7 @@ def replace(path: Path, content: bytes) -> None:
     Both the content and the new name are on the disk when this returns. A file that was there keeps its mode.
     """
     temporary = path.parent / f".{path.name}.{System.urandom(6).hex()}"
-    handle = System.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
+    handle = System.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0), 0o666)
     try:
         try:
             rest = memoryview(content)
