@@ -22,7 +22,7 @@ from fluxloop.failures import (
     retry_after,
     wants_retry,
 )
-from fluxloop.records import Attempt, Case, ErrorKind, PlannedRun, RunError, Status
+from fluxloop.records import Attempt, Case, ErrorKind, Observation, ObservedError, PlannedRun, RunError, Status
 from fluxloop.system import System
 from fluxloop.tracing.capture import Unfinished, capture, describe
 from fluxloop.tracing.context import Late, OpenRun, current, given_up
@@ -243,7 +243,7 @@ class OpenAttempt:
             self._redaction.refresh()  # what is shown on the screen, too
         return redaction
 
-    def _mask_again(self, redaction: Redaction) -> None:
+    def _mask_again(self, observations: Sequence[Observation], redaction: Redaction) -> None:
         """Mask what was seen before its secret was known."""
         self._input = capture(self._input, redaction)
         case = self._told or self.planned.case
@@ -251,19 +251,21 @@ class OpenAttempt:
             case, redaction, capture(case.expected, redaction), capture(case.metadata, redaction)
         )
         self._exposed = _exposed(case, redaction)
-        for observation in list(self.run.observations):
+        for observation in observations:
             for part in ("name", "input", "output", "model", "metadata"):
                 setattr(observation, part, capture(getattr(observation, part), redaction))
             if (error := observation.error) is not None:
-                error.type, error.message = redaction.text(error.type), redaction.text(error.message)
+                observation.error = ObservedError(redaction.text(error.type), redaction.text(error.message))
 
     def _attempt(self, status: Status, output: object, error: RunError | None) -> Attempt:
         run = self.run
         if run.streams:
             run.end_streams(self._end or 0)
         run.closed = True
+        # The agent's threads may go on, and end calls that are recorded as open here.
+        observations = tuple([one.copy() for one in list(run.observations)])
         if run.redaction.needles is not self._needles:
-            self._mask_again(run.redaction)
+            self._mask_again(observations, run.redaction)
         start = self._start or 0
         end = self._end or start
         attempt = Attempt(
@@ -276,7 +278,7 @@ class OpenAttempt:
             timestamp(start + run.offset),
             timestamp(end + run.offset),
             milliseconds(end - start),
-            tuple(run.observations),
+            observations,
             capture("".join(run.stdout), run.redaction) if run.stdout else None,
             capture("".join(run.stderr), run.redaction) if run.stderr else None,
         )

@@ -116,6 +116,29 @@ class Observation:
     usage: Usage | None = None
     metadata: Any = None
 
+    def copy(self) -> Observation:
+        """Return an observation with the values of this one, which threads of the agent may still end.
+
+        The end is read first, and is written last: what has an end is whole.
+        """
+        return Observation(
+            self.id,
+            self.trace_id,
+            self.parent_id,
+            self.attempt,
+            self.type,
+            self.name,
+            self.start_time,
+            self.end_time,
+            self.duration_ms,
+            self.input,
+            self.output,
+            self.error,
+            self.model,
+            self.usage,
+            self.metadata,
+        )
+
 
 @define(slots=False)
 class Attempt:

@@ -15,6 +15,7 @@ import pytest
 
 import fluxloop
 from fluxloop import AsyncioExecutor, Experiment, InlineExecutor, ThreadsExecutor
+from fluxloop.store.codec import encode
 from fluxloop.tracing.context import OpenRun, current, given_up
 from tests.waiting import wait_until
 
@@ -257,3 +258,82 @@ def test_what_comes_late_of_an_earlier_experiment_is_not_counted_in_the_next(
     assert "Not kept: 5 characters of output" in capsys.readouterr().err
     experiment.run()
     assert "Not kept: 5 characters of output" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("ending", ["output", "error", "metadata"])
+def test_a_record_never_changes(ending: str, tmp_path: Path) -> None:
+    """Not by a call that a thread of the agent ends while the lines of its run are written."""
+    written, over = threading.Event(), threading.Event()
+
+    class Slow:
+        def __repr__(self) -> str:
+            written.wait(30)
+            return "late"
+
+    @fluxloop.tool()
+    def remember(text: str) -> Any:
+        open_calls.put(text)
+        if ending == "error":
+            written.wait(30)
+            raise KeyError(text)
+        return Slow()
+
+    def afterwards() -> None:
+        try:
+            if ending == "metadata":
+                with fluxloop.span("memory") as step:
+                    open_calls.put("span")
+                    step.update(output=Slow(), metadata={"slow": Slow()})
+            else:
+                remember("it")
+        except KeyError:
+            pass
+        finally:
+            over.set()
+
+    open_calls: SimpleQueue[str] = SimpleQueue()
+
+    def agent(text: str) -> str:
+        threading.Thread(target=fluxloop.carry_context(afterwards), daemon=True).start()
+        open_calls.get()
+        return text
+
+    class Seen(fluxloop.TraceSink):
+        def write(self, trace: fluxloop.Trace) -> None:
+            before = encode(trace)
+            written.set()
+            assert over.wait(30)
+            self.is_same = encode(trace) == before
+
+    seen = Seen()
+    result = Experiment(target=agent, inputs=["hi"], output_dir=tmp_path, sinks=[seen]).run()
+    assert seen.is_same
+    assert result.verify().is_sound
+    (trace,) = result
+    (call,) = trace.observations
+    assert (call.end_time, call.duration_ms, call.output, call.error) == (None, None, None, None)
+
+
+def test_given_up_runs_have_the_same_calls_in_every_file(tmp_path: Path) -> None:
+    """Agents that call models on and on are cut off in the middle of a call: that is open, or ended and whole."""
+    over = threading.Event()
+    chunks = [*({"type": "delta", "i": i} for i in range(100)), {"usage": {"input_tokens": 7, "output_tokens": 9}}]
+
+    @fluxloop.generation()
+    def model(text: str) -> Any:
+        return chunks
+
+    def agent(text: str) -> None:
+        while not over.is_set():
+            model(text)
+
+    options: dict[str, Any] = {"timeout_seconds": 0.1, "executor": ThreadsExecutor(2), "output_dir": tmp_path}
+    try:
+        result = Experiment(target=agent, inputs=["x"], iterations=8, **options).run()
+    finally:
+        over.set()
+    assert result.verify().is_sound
+    for trace in result:
+        assert trace.observations
+        assert all((call.end_time is None) == (call.duration_ms is None) for call in trace.observations)
+        assert all(call.output and call.usage for call in trace.observations if call.end_time is not None)

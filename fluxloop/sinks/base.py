@@ -33,7 +33,7 @@ class TraceSink:
     """Take finished traces somewhere; override what you need.
 
     All methods are called in the thread of the experiment's loop, never two at a time. Records
-    are plain data, captured already.
+    are plain data, captured already, and nothing the agent still does changes them.
 
     Example:
         >>> class Failures(TraceSink):

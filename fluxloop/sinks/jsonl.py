@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from fluxloop.records import Trace
 from fluxloop.sinks.base import SinkContext, TraceSink
-from fluxloop.store.codec import encode
+from fluxloop.store.codec import encode_run
 from fluxloop.store.layout import LINE_FILES
 from fluxloop.store.lines import LineFile, sync_directory
 from fluxloop.store.syncing import GroupSync
@@ -34,7 +34,6 @@ class JsonlSink(TraceSink):
             self._lines = [opened.enter_context(closing(LineFile(context.path / name))) for name in LINE_FILES]
             sync_directory(context.path)
             self._files = opened.pop_all()
-        self._observations, self._traces, self._summaries = self._lines
         self._sync = GroupSync(self._lines)
 
     def write(self, trace: Trace) -> None:
@@ -49,13 +48,12 @@ class JsonlSink(TraceSink):
             SyncError: the disk did not take what was written before.
         """
         self._sync.check()
-        observations = b"".join([encode(one) + b"\n" for trace in traces for one in trace.observations])
+        lines = [b"".join(parts) for parts in zip(*map(encode_run, traces), strict=True)]
         before = [file.size for file in self._lines]
         try:
-            if observations:
-                self._observations.append(observations)
-            self._traces.append(b"".join([encode(trace) + b"\n" for trace in traces]))
-            self._summaries.append(b"".join([encode(trace.summary()) + b"\n" for trace in traces]))
+            for file, content in zip(self._lines, lines, strict=False):
+                if content:
+                    file.append(content)
         except BaseException:
             # What is there stays readable: whole lines, of runs that are whole in all three files.
             for file, size in zip(self._lines, before, strict=True):

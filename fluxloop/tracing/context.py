@@ -202,15 +202,14 @@ class OpenRun:
             if call is not None:
                 call.end(at=end, note="left open")
 
-    def end(self, observation: Observation, start: int, end: int | None = None) -> bool:
-        """Give the observation its end, now by default; False when the run is over and its record written."""
+    def end(self, observation: Observation, start: int, end: int | None = None) -> None:
+        """Give the observation its end, now by default, once all else that is known of it is in it."""
         if self.closed:
-            return False
+            return
         if end is None:
             end = perf_counter_ns()
-        observation.end_time = timestamp(end + self.offset)
         observation.duration_ms = milliseconds(end - start)
-        return True
+        observation.end_time = timestamp(end + self.offset)
 
 
 Scope = tuple[OpenRun, "str | None"]

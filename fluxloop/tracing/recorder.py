@@ -108,6 +108,7 @@ class Recorder:
         *,
         assembled: Any = None,
         end: int | None = None,
+        error: BaseException | None = None,
     ) -> None:
         """End the observation with what the call gave.
 
@@ -118,27 +119,30 @@ class Recorder:
             output: what it returned, or what its stream has given.
             assembled: the answer a stream has put together itself, for usage that its items do not tell.
             end: when it ended; now by default.
+            error: why a stream broke off after that.
         """
         if end is None:
             end = perf_counter_ns()
+        redaction = scope[0].redaction
         generated = self.type == "generation"
-        # Captured first: in another thread the run may be over before a large value is.
-        plain = capture(output, scope[0].redaction) if generated or self.capture_output else None
-        if not scope[0].end(observation, start, end):
-            return
+        plain = capture(output, redaction) if generated or self.capture_output else None
         if self.capture_output:
             observation.output = plain
         if generated:
             observation.usage = find_usage(plain)
             observation.model = find_model(plain) or observation.model
             if assembled is not None and observation.usage is None:
-                told = capture(assembled, scope[0].redaction)
+                told = capture(assembled, redaction)
                 observation.usage = find_usage(told)
                 observation.model = find_model(told) or observation.model
+        if error is not None:
+            observation.error = observed(error, redaction)
+        scope[0].end(observation, start, end)
 
     def fail(self, scope: Scope, observation: Observation, start: int, error: BaseException) -> None:
-        if scope[0].end(observation, start):
-            observation.error = observed(error, scope[0].redaction)
+        end = perf_counter_ns()
+        observation.error = observed(error, scope[0].redaction)
+        scope[0].end(observation, start, end)
 
 
 def _parameters(function: Callable[..., Any]) -> tuple[tuple[str, ...], frozenset[str], str, dict[str, Any]]:

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import Any, Literal, TypeVar
 
+from fluxloop.clock import perf_counter_ns
 from fluxloop.records import Observation
 from fluxloop.tracing.capture import as_text, capture
 from fluxloop.tracing.context import OpenRun, current, leave, recording
@@ -94,8 +95,10 @@ class Span:
         # A generator that was left open ends among its caller's calls, whose scope is not ours to change.
         if current.get() == (run, observation.id):
             leave(token)
-        if run.end(observation, start) and error is not None:
+        end = perf_counter_ns()
+        if error is not None:
             observation.error = observed(error, run.redaction)
+        run.end(observation, start, end)
         return False
 
     async def __aenter__(self) -> Span:

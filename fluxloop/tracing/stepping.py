@@ -155,9 +155,10 @@ class StreamedCall:
             self._observation.metadata = {**(self._observation.metadata or {}), "stream": note}
         # A run may be over before another thread has begun.
         end = None if at is None else max(at, self._start)
-        self._recorder.succeed(self._scope, self._observation, self._start, output, assembled=assembled, end=end)
-        if error is not None and not isinstance(error, GeneratorExit):
-            self._recorder.fail(self._scope, self._observation, self._start, error)
+        failure = None if isinstance(error, GeneratorExit) else error
+        self._recorder.succeed(
+            self._scope, self._observation, self._start, output, assembled=assembled, end=end, error=failure
+        )
 
     def _assembled(self) -> Any:
         """The whole answer, where the stream has put it together itself."""
