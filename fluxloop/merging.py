@@ -235,6 +235,8 @@ class _Found:
     runs: int
     ended: str
     """When the shard came to its end, or was killed."""
+    differences: tuple[Problem, ...]
+    """The first runs that its files tell differently: none of those counts."""
 
 
 def _counted(shards: Sequence[_Directory]) -> list[_Found]:
@@ -243,15 +245,16 @@ def _counted(shards: Sequence[_Directory]) -> list[_Found]:
     problems = []
     for one in shards:
         runs, ended = 0, one.summary.completed_at or one.summary.started_at
+        stored = StoredRuns(one.path)
         try:
-            for run in StoredRuns(one.path):
+            for run in stored:
                 if foreign := one.foreign(run.trace):
                     raise OutputError(one.path, foreign)
                 runs += 1
                 ended = max(ended, run.trace.end_time)
         except UsageError as error:
             problems.append(_told(one.path, error))
-        found.append(_Found(runs=runs, ended=ended))
+        found.append(_Found(runs=runs, ended=ended, differences=tuple(stored.differences)))
     if problems:
         raise MergeError(problems)
     return found
@@ -273,6 +276,8 @@ def _gaps(shards: Sequence[_Directory], found: Sequence[_Found]) -> list[Problem
     for one, there in zip(shards, found, strict=True):
         if there.runs < one.share:
             lacks = f"shard {one.shard} lacks {one.share - there.runs} of its {one.share} runs"
+            if there.differences:
+                lacks += f" ({there.differences[0]})"
             finish = f"fluxloop run experiment --resume {shlex.quote(str(one.path))}"
             gaps.append(
                 Problem(str(one.path), f"{lacks}; finish it with: {finish}, or accept the gap with --allow-partial")

@@ -235,7 +235,7 @@ def _recount(directory: Path, told: Summary) -> Summary:
         masked=told.masked,
     )
     builder.superseded, builder.rerolled = count_superseded(directory)
-    for run in StoredRuns(directory):
+    for run in StoredRuns(directory).every():  # of which it reads the traces, all of them whole
         builder.add(run.trace)
     return builder.build("running", completed_at=None)
 

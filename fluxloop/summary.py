@@ -152,7 +152,7 @@ class Summary:
     ran_on: dict[str, Any]
     """Versions, platform, git commit, seed, tags, and a digest of the inputs."""
     superseded: int = 0
-    """Failed runs that were run again on resume; they are in `superseded.jsonl`."""
+    """Runs that were run again on resume; their records are in `superseded.jsonl`."""
     rerolled: int = 0
     """Of these, failures of the agent: errors, timeouts and crashes. They bias the pass rate upwards."""
     passed_after_failure: int = 0

@@ -120,7 +120,7 @@ class _Check:
         if not writer:
             for tail in stored.tails:
                 self._find(f"{tail.path}:{tail.line}", f"{tail.size} bytes of runs that are not whole in all files")
-            if summary is not None and not self._is_damaged:
+            if summary is not None and not self._is_damaged and not stored.differing:
                 self._compare(summary, builder)
         return Verification(
             runs=self._runs,
@@ -157,7 +157,11 @@ class _Check:
     def _pass_over(self, stored: StoredRuns, builder: SummaryBuilder) -> None:
         """Look at every run; after damage, at every line that is left."""
         try:
-            for run in stored:
+            for run in stored.every():
+                if run.difference is not None:
+                    told = f"{run.difference.message}; a resume runs it again"
+                    self._find(run.difference.where, told)
+                    continue
                 self._runs += 1
                 builder.add(run.trace)
                 self._look_at(run)
@@ -171,7 +175,7 @@ class _Check:
 
     def _look_at(self, run: StoredRun) -> None:
         for fault in (*_faults(run), *self._strangeness(run.trace)):
-            where = f"{current_file(self._path, TRACES)}:{self._runs}"
+            where = f"{current_file(self._path, TRACES)}:{run.line}"
             self._find(where, f"{run.trace.trace_id}: {fault}")
 
     def _strangeness(self, trace: StoredTrace) -> Iterator[str]:

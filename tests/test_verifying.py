@@ -249,7 +249,7 @@ DAMAGES: dict[str, tuple[Callable[[Path], object], str, str]] = {
     "differing": (
         lambda path: (path / LINES[2]).write_text((path / LINES[2]).read_text().replace("HELLO", "HALLO")),
         "trace_summary.jsonl:1: trace_001 differs from the line in traces.jsonl, in output",
-        REFUSE,
+        f"run 4 of 16 runs{GIVEN}",
     ),
     "other iteration": (
         lambda path: rewrite(path, 4, iteration=2, seed=0),

@@ -16,6 +16,7 @@ import msgspec
 from attrs import define, field
 
 from fluxloop.exceptions import OutputError, UsageError
+from fluxloop.notices import notice
 from fluxloop.progress import counted, shown_place
 from fluxloop.records import Trace
 from fluxloop.reports.escaping import as_text, block, cell, code, fenced, plain
@@ -82,8 +83,10 @@ def _traces(path: Path, count: int) -> Iterator[Trace]:
     """As many runs as are counted; later ones have been added since."""
     given = 0
     file = current_file(path, TRACES)
-    for run in islice(StoredRuns(path), count):
+    for run in islice(StoredRuns(path).every(), count):
         given += 1
+        if run.difference is not None:
+            notice(f"{run.difference}; the report shows what {TRACES} has")
         try:
             yield decode_trace(run.trace_line)
         except (msgspec.DecodeError, UnicodeDecodeError) as error:
@@ -185,8 +188,8 @@ class _Index:
     def _remarks(self) -> Iterator[str]:
         yield from self.summary.remarks
         if self.summary.superseded:
-            runs = counted(self.summary.superseded, "failed run")
-            yield f"{runs} were replaced on resume; their records are in {SUPERSEDED}"
+            runs = counted(self.summary.superseded, "record")
+            yield f"{runs} of runs that were run again on resume: in {SUPERSEDED}"
 
     def _facts(self) -> Iterator[tuple[str, str]]:
         summary = self.summary

@@ -16,7 +16,7 @@ from fluxloop.provenance import RAN_ON
 from fluxloop.resuming.earlier import Earlier, kept_remarks
 from fluxloop.resuming.sameness import Changes, compare, forced, refuse
 from fluxloop.store.documents import to_json, write_document
-from fluxloop.store.layout import SUMMARY, TRACES
+from fluxloop.store.layout import SUMMARY, SUPERSEDED, TRACES
 from fluxloop.store.recovery import count_superseded, cut_back, supersede, tidy
 from fluxloop.store.runs import StoredRuns, StoredTrace, Tail
 from fluxloop.summary import Summary, SummaryBuilder
@@ -127,10 +127,13 @@ def go_on(
     warned = []
     if torn := "; ".join(map(str, taken.torn)):
         warned.append(f"Cut off what was left of unfinished runs: {torn}")
+    if taken.differing:
+        them = f"{counted(taken.differing, 'run')} that the files tell differently"
+        warned.append(f"Running again {them} ({SUPERSEDED} keeps what {TRACES} has): {_listed(taken)}")
     if taken.rerolled:
         failures = f"{taken.rerolled} of the runs that are run again failed by the agent"
         warned.append(f"{failures} (errors, timeouts, crashes), so the pass rate will be biased upwards")
-    is_changed = changes.safe or changes.unsafe or taken.torn or taken.again
+    is_changed = changes.safe or changes.unsafe or taken.torn or taken.again or taken.differing
     return Continuation(
         plan=taken.plan,
         told=tuple(told),
@@ -148,8 +151,9 @@ def preview_going_on(
         OutputError: the files are damaged.
     """
     again = sum(_is_owed(run.trace, retry) for run in StoredRuns(earlier.path)) if retry else 0
-    left, _ = what_is_left(earlier, plan, builder, is_same=changes.has_same_inputs)
+    left, runs = what_is_left(earlier, plan, builder, is_same=changes.has_same_inputs)
     told = f"{builder.total - again} of {counted(builder.planned, 'run')} are done, {len(left) + again} are left"
+    again += runs.differing
     return f"{told}, {again} of them again" if again else told
 
 
@@ -165,6 +169,10 @@ class TakenUp:
     """How many failed runs are run again."""
     rerolled: int
     """In how many of them the agent had failed."""
+    differing: int
+    """How many runs are run again because the files tell them differently."""
+    differences: tuple[Problem, ...]
+    """Where, for the first of them."""
 
 
 def take_up(
@@ -184,6 +192,8 @@ def take_up(
     """
     path, again, rerolled = earlier.path, 0, 0
     torn: tuple[Tail, ...] = ()
+    differing = 0
+    differences: list[Problem] = []
     tidy(path)
     count_superseded(path)  # what is damaged there is refused before anything is replaced
     if retry:
@@ -194,20 +204,29 @@ def take_up(
                 rerolled += has_failed(run.trace)
         torn = cut_back(runs.tails)
         if again:
-            if earlier.summary is not None:  # it counts runs that are about to go, and a crash may follow
-                now = attrs.evolve(earlier.summary, status="running", stop_reason=None, completed_at=None)
-                write_document(path / SUMMARY, to_json(now))
-            supersede(path, lambda trace: _is_owed(trace, retry))
-    left, tails = what_is_left(earlier, plan, builder, is_same=is_same)
-    torn += cut_back(tails)
+            differing, differences = runs.differing, runs.differences
+            _supersede(earlier, retry)
+    left, runs = what_is_left(earlier, plan, builder, is_same=is_same)
+    torn += cut_back(runs.tails)
+    if runs.differing:
+        differing, differences = runs.differing, runs.differences
+        _supersede(earlier, None)
     builder.superseded, builder.rerolled = count_superseded(path)
-    return TakenUp(plan=left, torn=torn, again=again, rerolled=rerolled)
+    return TakenUp(
+        plan=left, torn=torn, again=again, rerolled=rerolled, differing=differing, differences=tuple(differences)
+    )
 
 
-def what_is_left(
-    earlier: Earlier, plan: Plan, builder: SummaryBuilder, *, is_same: bool
-) -> tuple[Plan, tuple[Tail, ...]]:
-    """Count what is done in a directory and return what is left, and what is torn; nothing is written.
+def _supersede(earlier: Earlier, retry: RetryFailed | None) -> None:
+    """Take out the runs that are to be run again."""
+    if earlier.summary is not None:  # it counts runs that are about to go, and a crash may follow
+        now = attrs.evolve(earlier.summary, status="running", stop_reason=None, completed_at=None)
+        write_document(earlier.path / SUMMARY, to_json(now))
+    supersede(earlier.path, lambda trace: _is_owed(trace, retry))
+
+
+def what_is_left(earlier: Earlier, plan: Plan, builder: SummaryBuilder, *, is_same: bool) -> tuple[Plan, StoredRuns]:
+    """Count what is done in a directory; return what is left, and the runs passed; nothing is written.
 
     Raises:
         OutputError: the files are damaged.
@@ -221,13 +240,13 @@ def what_is_left(
     if not by_number:
         builder.ran_on["renumbered"] = True
         left = attrs.evolve(left, first_number=max(1, runs.numbers.end))
-    return left, tuple(runs.tails)
+    return left, runs
 
 
 def _by_number(runs: StoredRuns, plan: Plan, builder: SummaryBuilder) -> tuple[Positions, int]:
     """The runs of the plan that are done, and how many others are: by the number in the trace id."""
     done, beyond, inputs = Positions(), 0, len(plan.cases)
-    for line, run in enumerate(runs, 1):
+    for run in runs:
         trace = run.trace
         position = trace.number - 1
         builder.add(trace)
@@ -237,7 +256,7 @@ def _by_number(runs: StoredRuns, plan: Plan, builder: SummaryBuilder) -> tuple[P
         done.add(position)
         if position // inputs != trace.iteration:
             told = f"{trace.trace_id} is of iteration {trace.iteration}, where the plan has {position // inputs}"
-            raise OutputError(Path(f"{runs.path / TRACES}:{line}"), told)
+            raise OutputError(Path(f"{runs.path / TRACES}:{run.line}"), told)
     return done, beyond
 
 
@@ -254,6 +273,12 @@ def _by_identity(runs: StoredRuns, plan: Plan, builder: SummaryBuilder) -> tuple
             if (case.id, iteration) in identities and (plan.shard is None or plan.shard.takes(position)):
                 done.add(position)
     return done, len(runs.numbers) - len(done)
+
+
+def _listed(taken: TakenUp) -> str:
+    shown = "; ".join(f"{Path(one.where).name}: {one.message}" for one in taken.differences)
+    others = taken.differing - len(taken.differences)
+    return f"{shown}; and {others} more" if others else shown
 
 
 def _is_owed(trace: StoredTrace, retry: RetryFailed | None) -> bool:

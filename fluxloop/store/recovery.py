@@ -59,7 +59,7 @@ def supersede(path: Path, is_owed: Callable[[StoredTrace], bool]) -> None:
 
     Args:
         path: an experiment directory whose line files end with a whole run.
-        is_owed: tells which runs are to be run again.
+        is_owed: tells which runs are to be run again, beside those that the files tell differently.
 
     Raises:
         OutputError: a file cannot be written; all is as it was, or `tidy` will bring it to its end.
@@ -71,8 +71,8 @@ def supersede(path: Path, is_owed: Callable[[StoredTrace], bool]) -> None:
                 shutil.copyfile(path / SUPERSEDED, folder / SUPERSEDED)
             files = [stack.enter_context((folder / name).open("ab")) for name in names]
             observations, traces, summaries, superseded = files
-            for run in StoredRuns(path):
-                if is_owed(run.trace):
+            for run in StoredRuns(path).every():
+                if run.difference is not None or is_owed(run.trace):
                     superseded.write(run.trace_line)
                     continue
                 observations.write(run.observations)

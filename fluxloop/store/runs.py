@@ -11,13 +11,15 @@ from typing import Any, BinaryIO
 import msgspec
 from attrs import define, frozen
 
-from fluxloop.exceptions import OutputError
+from fluxloop.exceptions import OutputError, Problem
 from fluxloop.plan import Positions
 from fluxloop.records import RunError, Status, TraceSummary, Usage
 from fluxloop.store.codec import decode_observation, decode_trace_summary
 from fluxloop.store.layout import CONFIG, LINE_FILES, SUMMARY, TRACES
 from fluxloop.store.rewriting import current_file
 
+MAX_DIFFERENCES = 20
+"""Runs named that the files tell differently; whatever made them differ may have done so a thousand times."""
 _BUFFER = 1 << 20
 _PREFIX = "trace_"
 _MAX_DIGITS = 9
@@ -89,10 +91,14 @@ class StoredRun:
     """One run, whole in all three files."""
 
     trace: StoredTrace
+    line: int
+    """Of its trace, from 1."""
     observations: bytes
     """Its lines in `observations.jsonl`."""
     trace_line: bytes
     summary_line: bytes
+    difference: Problem | None = None
+    """Where another file tells the run otherwise than its trace does."""
 
 
 @define
@@ -128,9 +134,21 @@ class StoredRuns:
         """How many digits the shortest of their ids has."""
         self.tails: list[Tail] = []
         """After the last run: where each file is to be cut, for the files that are longer."""
+        self.differing = 0
+        """How many runs the files tell differently."""
+        self.differences: list[Problem] = []
+        """Where, for the first twenty of them."""
 
     def __iter__(self) -> Iterator[StoredRun]:
-        """Yield the runs in the order they finished.
+        """Yield the runs in the order they finished; those that the files tell differently are passed over.
+
+        Raises:
+            DamageError, OutputError: as from `every`.
+        """
+        return (run for run in self.every() if run.difference is None)
+
+    def every(self) -> Iterator[StoredRun]:
+        """Yield the runs in the order they finished, also those that the files tell differently.
 
         Raises:
             DamageError: a line before the last whole run is not as it was written.
@@ -145,17 +163,28 @@ class StoredRuns:
                 stack.enter_context(_Lines(current_file(self.path, name))) for name in reversed(LINE_FILES)
             ]
             while (trace := _next_trace(traces)) is not None:
-                observed = _next_observations(observations, trace)
-                if observed is None:
+                found = _next_observations(observations, trace)
+                if found is None:
                     _tell_observation(observations, trace, traces, summaries)
                     break
-                if not _next_summary(summaries, trace, traces, self.numbers):
+                observed, difference = found
+                is_there, other = _next_summary(summaries, trace, traces, self.numbers)
+                if not is_there:
                     break
-                self._note(trace, traces)
+                difference = difference or other
+                if difference is None:
+                    self._note(trace, traces)
+                else:
+                    self._note_difference(difference)
                 for file in files:
                     file.keep()
-                yield StoredRun(trace, observed, traces.last, summaries.last)
+                yield StoredRun(trace, traces.line, observed, traces.last, summaries.last, difference)
             self.tails = [tail for file in reversed(files) if (tail := file.tail())]
+
+    def _note_difference(self, difference: Problem) -> None:
+        self.differing += 1
+        if self.differing <= MAX_DIFFERENCES:
+            self.differences.append(difference)
 
     def _note(self, trace: StoredTrace, traces: _Lines) -> None:
         number = trace.number
@@ -195,7 +224,7 @@ class _Lines:
         self.path = path
         self.last = b""
         self._file: BinaryIO
-        self._line = self._offset = self._size = 0
+        self.line = self._offset = self._size = 0
         self._kept_line = self._kept_offset = 0
 
     def __enter__(self) -> _Lines:
@@ -219,17 +248,28 @@ class _Lines:
         if self._offset + len(line) > self._size:  # it grew since
             line = line[: self._size - self._offset]
         self.last = line
-        self._line += 1
+        self.line += 1
         self._offset += len(line)
+        return line
+
+    def following(self) -> bytes:
+        """Return the line after the last one, without taking it."""
+        place = self._file.tell()
+        line = self._file.readline()
+        self._file.seek(place)
         return line
 
     def keep(self) -> None:
         """Take what was read as a whole run's."""
-        self._kept_line, self._kept_offset = self._line, self._offset
+        self._kept_line, self._kept_offset = self.line, self._offset
+
+    def difference(self, message: str) -> Problem:
+        """Return what of the last line another file tells otherwise."""
+        return Problem(f"{self.path}:{self.line}", message)
 
     def damage(self, message: str) -> DamageError:
         """Return what is wrong with the last line."""
-        return DamageError(self.path, self._line, self._offset - len(self.last), message)
+        return DamageError(self.path, self.line, self._offset - len(self.last), message)
 
     def end_here(self, message: str, is_whole: Any) -> None:
         """Take the last line for the torn end of the file.
@@ -280,14 +320,31 @@ def _next_trace(traces: _Lines) -> StoredTrace | None:
     return trace
 
 
-def _next_observations(observations: _Lines, trace: StoredTrace) -> bytes | None:
-    found = []
+def _next_observations(observations: _Lines, trace: StoredTrace) -> tuple[bytes, Problem | None] | None:
+    """The lines of a run with the first difference, or None when the last line read is none of its."""
+    found: list[bytes] = []
+    difference: Problem | None = None
+    damage: DamageError | None = None
     for expected in trace.observations:
         line = observations.next()
         if line[:-1] != bytes(expected) or not line.endswith(b"\n"):
-            return None
+            if _is_of(trace, line) and damage is None:
+                told = f"an observation of {trace.trace_id} that differs from the one in {TRACES}"
+                difference, damage = observations.difference(told), observations.damage(told)
+            elif damage is None:
+                return None
+            elif not _is_of(trace, line):
+                raise damage
         found.append(line)
-    return b"".join(found)
+    # As many as its trace has, and no more: else lines are missing, and which is whose cannot be told.
+    if damage is not None and _is_of(trace, observations.following()):
+        raise damage
+    return b"".join(found), difference
+
+
+def _is_of(trace: StoredTrace, line: bytes) -> bool:
+    observation = _decoded(decode_observation, line)
+    return observation is not None and observation.trace_id == trace.trace_id
 
 
 def _tell_observation(observations: _Lines, trace: StoredTrace, traces: _Lines, summaries: _Lines) -> None:
@@ -299,33 +356,34 @@ def _tell_observation(observations: _Lines, trace: StoredTrace, traces: _Lines, 
     if observation is None:
         observations.end_here(_broken(line), decode_observation)
         return
-    if observation.trace_id == trace.trace_id:
-        raise observations.damage(f"an observation of {trace.trace_id} that differs from the one in {TRACES}")
     summary = _decoded(decode_trace_summary, summaries.next())
     if summary is not None and summary.trace_id == observation.trace_id:
         raise traces.damage(f"{trace.trace_id} where {summary.trace_id} belongs, as the other files have it")
     raise observations.damage(f"an observation of {observation.trace_id} where one of {trace.trace_id} belongs")
 
 
-def _next_summary(summaries: _Lines, trace: StoredTrace, traces: _Lines, earlier: Positions) -> bool:
+def _next_summary(
+    summaries: _Lines, trace: StoredTrace, traces: _Lines, earlier: Positions
+) -> tuple[bool, Problem | None]:
+    """Whether the short form of a run is there, and in what it differs."""
     line, trace_line = summaries.next(), traces.last
     if not line:
-        return False
+        return False, None
     # The short form is the beginning of the long one, but for the traceback.
     is_beginning = trace_line.startswith(line[:-2]) and trace_line.startswith(b',"end_time":', len(line) - 2)
     if is_beginning and line.endswith(b"}\n"):
-        return True
+        return True, None
     summary: TraceSummary | None = _decoded(decode_trace_summary, line)
     if summary is None:
         summaries.end_here(_broken(line), decode_trace_summary)
-        return False
+        return False, None
     if summary.trace_id != trace.trace_id:
         if trace.number in earlier:
             raise traces.damage(_again(trace))
         raise summaries.damage(f"{summary.trace_id} where {trace.trace_id} belongs, as {TRACES} has it")
-    if difference := _difference(summary, trace):
-        raise summaries.damage(f"{trace.trace_id} differs from the line in {TRACES}, in {difference}")
-    return True
+    if field := _difference(summary, trace):
+        return True, summaries.difference(f"{trace.trace_id} differs from the line in {TRACES}, in {field}")
+    return True, None
 
 
 def _difference(summary: TraceSummary, trace: StoredTrace) -> str | None:

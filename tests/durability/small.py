@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import msgspec
 
@@ -28,14 +29,14 @@ def agent(text: str) -> str:
     return look(text) + look("und ") + text
 
 
-def begun(place: Path) -> Experiment:
+def begun(place: Path, **options: Any) -> Experiment:
     """The experiment as it is started."""
-    return Experiment(target=agent, inputs=INPUTS, iterations=2, seed=3, output_dir=place)
+    return Experiment(target=agent, inputs=INPUTS, iterations=2, seed=3, output_dir=place, **options)
 
 
-def resumed(path: Path) -> Experiment:
+def resumed(path: Path, **options: Any) -> Experiment:
     """The experiment as it is taken up."""
-    return Experiment.resume(path, target=agent, inputs=INPUTS)
+    return Experiment.resume(path, target=agent, inputs=INPUTS, **options)
 
 
 def check_resumed(path: Path, contents: dict[str, bytes], whole_one: Path) -> None:

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import re
+import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
 import pytest
 
-from fluxloop import OutputError
+from fluxloop import MergeError, OutputError, load, merge
+from fluxloop.store.layout import SUPERSEDED
 from fluxloop.verifying import verify
-from tests.durability.judging import NAMES, read, runs_of
-from tests.durability.small import check_resumed, resumed
+from tests.durability.judging import NAMES, Run, read, runs_of, whole
+from tests.durability.small import begun, check_resumed, resumed
+from tests.noticing import noticed
 
 
 class Damaged(NamedTuple):
@@ -87,7 +91,7 @@ def refusals(path: Path, damaged: dict[str, bytes]) -> Iterator[str]:
 def test_damage_in_any_line_is_refused(
     cut: Path, whole_one: Path, name: str, damage: Callable[[Lines, int], Damaged]
 ) -> None:
-    """With the file and line it is in; what may be a crash's, at the very end, is repaired."""
+    """With the file and line it is in; what may be a crash's, at the very end, is repaired, as is what is one run's."""
     contents = read(whole_one)
     documents = {file: (whole_one / file).read_bytes() for file in ("summary.json", "config.yaml")}
     lines = contents[name].splitlines(keepends=True)
@@ -104,10 +108,100 @@ def test_damage_in_any_line_is_refused(
             assert finding.findings[0].where == where
             break
         else:
-            assert done.is_torn, f"{damage.__name__} line {at + 1} of {name} was not refused"
+            told = finding.findings[0]
+            is_owed = told.where == where and "a resume runs it again" in told.message
+            assert done.is_torn or is_owed, f"{damage.__name__} line {at + 1} of {name} was not refused"
             for file, content in documents.items():
                 (cut / file).write_bytes(content)
             check_resumed(cut, {**contents, name: done.content}, whole_one)
+
+
+class Differing(NamedTuple):
+    """A run that one file tells otherwise than the others, and where that is found."""
+
+    name: str
+    old: bytes
+    new: bytes
+    found_in: str
+
+
+DIFFERENCES = {
+    "observation": Differing("observations.jsonl", b'"output":', b'"output":1,"metadata":', "observations.jsonl"),
+    "all observations": Differing("observations.jsonl", b'"attempt":1', b'"attempt":2', "observations.jsonl"),
+    "observation in the trace": Differing("traces.jsonl", b'"name":"look"', b'"name":"Look"', "observations.jsonl"),
+    "trace": Differing("traces.jsonl", b'"attempts":1', b'"attempts":2', "trace_summary.jsonl"),
+    "summary": Differing("trace_summary.jsonl", b'"attempts":1', b'"attempts":2', "trace_summary.jsonl"),
+}
+
+
+def make_differ(path: Path, number: int, differing: Differing) -> Run:
+    """Change one run of a directory in one file; return the run as it was."""
+    runs = runs_of(path)
+    run = runs[number]
+    part = NAMES.index(differing.name) + 1
+    lines = run[part].replace(differing.old, differing.new, -1 if differing.new.endswith(b"2") else 1)
+    assert lines != run[part]
+    changed = [*(one[part] for one in runs[:number]), lines, *(one[part] for one in runs[number + 1 :])]
+    (path / differing.name).write_bytes(b"".join(changed))
+    return run._replace(trace=lines) if part == 2 else run
+
+
+@pytest.mark.parametrize("number", [0, 3, 7])
+@pytest.mark.parametrize("kind", DIFFERENCES)
+def test_a_run_that_the_files_tell_differently_costs_that_run(
+    cut: Path, whole_one: Path, kind: str, number: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It is named by verify and parse and run again on resume; all others stay, and its trace is kept."""
+    differing = DIFFERENCES[kind]
+    run = make_differ(cut, number, differing)
+    before = runs_of(whole_one)
+
+    found = verify(cut)
+    (problem,) = found.findings
+    assert problem.where.startswith(f"{cut / differing.found_in}:")
+    assert run.trace_id in problem.message
+    assert "truncate" not in problem.message
+    assert (found.runs, found.resume.partition(";")[0]) == (7, "run 1 of 8 runs")
+
+    result = load(cut)
+    assert len(list(result)) == 8
+    with noticed(re.escape(problem.where)):
+        result.to_markdown(cut / "report")
+
+    resumed(cut, progress=True).run()
+    assert f"Running again 1 run that the files tell differently ({SUPERSEDED} keeps" in capsys.readouterr().err
+    after = runs_of(cut)
+    assert after[:-1] == [*before[:number], *before[number + 1 :]]
+    assert whole(after[-1]) == whole(before[number])
+    assert (cut / SUPERSEDED).read_bytes() == run.trace
+    shutil.rmtree(cut / "report")
+    assert verify(cut).is_sound
+
+
+def test_runs_that_differ_are_run_again_with_those_that_failed(cut: Path) -> None:
+    """Both go to superseded.jsonl, and the summary counts both."""
+    make_differ(cut, 2, DIFFERENCES["observation"])
+    result = resumed(cut, retry_failed="all").run()
+    assert (result.summary.total_traces, result.summary.superseded) == (8, 3)
+    assert verify(cut).is_sound
+
+
+def test_a_shard_with_a_run_that_differs_lacks_that_run(quick: Path) -> None:
+    """Merge says which, and how to finish the shard; a gap that is accepted is that run."""
+    shards = [begun(quick, shard=f"{number}/2").run().path for number in (1, 2)]
+    run = make_differ(shards[0], 1, DIFFERENCES["observation"])
+    with pytest.raises(MergeError, match=rf"lacks 1 of its 4 runs \(.*{run.trace_id}.*--resume"):
+        merge(shards, quick / "merged")
+    merged = merge(shards, quick / "merged", allow_partial=True)
+    assert len(merged) == 7
+    assert merged.verify().is_sound
+
+
+def test_observations_that_are_missing_cost_more_than_their_run(cut: Path) -> None:
+    """Which belong to which cannot be told any more: refused, at the first that is not as its trace has it."""
+    (cut / NAMES[0]).write_bytes(b"".join((cut / NAMES[0]).read_bytes().splitlines(keepends=True)[1:]))
+    with pytest.raises(OutputError, match=r"observations\.jsonl:1: an observation of trace_001 that differs"):
+        resumed(cut).run()
 
 
 def test_a_run_that_stands_there_twice_is_refused(cut: Path, whole_one: Path) -> None:
