@@ -25,7 +25,7 @@ from fluxloop.failures import (
 from fluxloop.records import Attempt, Case, ErrorKind, Observation, ObservedError, PlannedRun, RunError, Status
 from fluxloop.system import System
 from fluxloop.tracing.capture import Unfinished, capture, describe
-from fluxloop.tracing.context import Late, OpenRun, current, given_up
+from fluxloop.tracing.context import Late, OpenRun, current, given_up, leave
 from fluxloop.tracing.groups import first_leaf
 from fluxloop.tracing.redaction import Redaction, noted, noting
 
@@ -131,15 +131,19 @@ class OpenAttempt:
         if System.process is not self._process:
             System.exit(0)
 
-    def plain(self, answer: object, unfinished: Unfinished | None) -> Any:
+    def plain(self, answer: object, unfinished: Unfinished | None, at_once: int | None = None) -> Any:
         """Return the answer as plain data, and stop the clock; what follows is fluxloop's time, not the agent's.
 
         Args:
             answer: what the agent gave.
             unfinished: notes what of it is still to come; once that has come, this is to be called again.
+            at_once: how many items are captured here, by default all.
+
+        Raises:
+            TooLarge: there are more of them.
         """
         self.end()
-        return capture(answer, self._known_by_now(), unfinished=unfinished)
+        return capture(answer, self._known_by_now(), unfinished=unfinished, at_once=at_once)
 
     def succeeded(self, plain: Any) -> Attempt:
         """Return the record of an attempt that gave an answer, as plain data."""
@@ -245,6 +249,13 @@ class OpenAttempt:
 
     def _mask_again(self, observations: Sequence[Observation], redaction: Redaction) -> None:
         """Mask what was seen before its secret was known."""
+        scope = current.set(None)  # the run is closed, but this is still wanted
+        try:
+            self._mask_all(observations, redaction)
+        finally:
+            leave(scope)
+
+    def _mask_all(self, observations: Sequence[Observation], redaction: Redaction) -> None:
         self._input = capture(self._input, redaction)
         case = self._told or self.planned.case
         self._told = _case_as_told(

@@ -6,18 +6,22 @@ import asyncio
 import inspect
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from concurrent.futures import Future
+from contextvars import copy_context
 from types import AsyncGeneratorType, CoroutineType, GeneratorType
 from typing import Any
 
-from fluxloop.tracing.capture import type_name
+from fluxloop.tracing.capture import TooLarge, type_name
 from fluxloop.tracing.context import OpenRun
 from fluxloop.tracing.streams import StreamedOutput
 
 MAX_STEPS = 100
 """Awaitables in a chain, each of which gives the next; more are taken for endless."""
 
-Capture = Callable[[Any, "Pending"], Any]
-"""Makes plain data of a value, and notes what in it is pending."""
+AT_ONCE = 10_000
+"""Items of an answer that are captured on the event loop, in some 10 ms; more are captured beside it."""
+
+Capture = Callable[[Any, "Pending", "int | None"], Any]
+"""Makes plain data of a value, notes what in it is pending, and raises `TooLarge` beyond so many items."""
 Wait = Callable[[Any], Any]
 """Awaits from a thread, until what is given has ended."""
 
@@ -97,21 +101,30 @@ class Pending:
 def whole(value: Any, capture: Capture, run: OpenRun, wait: Wait) -> Any:
     """Return a value as plain data in which nothing is pending, from a thread."""
     pending = Pending()
-    plain = capture(value, pending)
+    plain = capture(value, pending, None)
     while pending:
         pending.settle(run, wait)
-        plain = capture(value, pending)
+        plain = capture(value, pending, None)
     return plain
 
 
 async def whole_async(value: Any, capture: Capture, run: OpenRun) -> Any:
     """Return a value as plain data in which nothing is pending, on the running loop."""
     pending = Pending()
-    plain = capture(value, pending)
+    plain = await _captured(value, capture, pending)
     while pending:
         await pending.settle_async(run)
-        plain = capture(value, pending)
+        plain = await _captured(value, capture, pending)
     return plain
+
+
+async def _captured(value: Any, capture: Capture, pending: Pending) -> Any:
+    try:
+        return capture(value, pending, AT_ONCE)
+    except TooLarge as large:
+        # As `asyncio.to_thread` does, which an agent may have replaced.
+        context = copy_context()
+        return await asyncio.get_running_loop().run_in_executor(None, context.run, large.whole)
 
 
 def settled(value: Any, run: OpenRun, wait: Wait) -> Any:

@@ -17,7 +17,7 @@ from typing import Any, Protocol, TypeVar, overload
 from fluxloop.clock import time_ns, timestamp
 from fluxloop.recording.file import append, choose, current_file, failed
 from fluxloop.recording.markers import VERSION, escaped, marker
-from fluxloop.tracing.capture import Walk, capture, message, type_name
+from fluxloop.tracing.capture import Halt, Walk, capture, message, type_name
 from fluxloop.tracing.context import current
 from fluxloop.tracing.recorder import unbound
 from fluxloop.tracing.redaction import Redaction
@@ -96,7 +96,7 @@ def _record(path: str, target: str, args: Any, kwargs: dict[str, Any], names: tu
             "timestamp": timestamp(time_ns()),
         }
         append(path, (_encoder()(record) + "\n").encode())
-    except Exception as error:
+    except (Exception, Halt) as error:
         failed(f"{path}: {type_name(error)}: {message(error)}")
 
 

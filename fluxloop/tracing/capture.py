@@ -13,13 +13,16 @@ import enum
 import fractions
 import pathlib
 import uuid
-from collections import deque
-from collections.abc import Callable, KeysView, Mapping, Set, ValuesView
+from collections import OrderedDict, deque
+from collections.abc import Callable, Iterable, Iterator, KeysView, Mapping, Set, ValuesView
 from decimal import Decimal
+from functools import partial
 from types import SimpleNamespace
 from typing import Any, Protocol
 
+from fluxloop.clock import perf_counter_ns
 from fluxloop.interrupt import Abandoned
+from fluxloop.tracing.context import OpenRun, current
 from fluxloop.tracing.groups import first_leaf
 from fluxloop.tracing.redaction import MASK, NAMES, NOTHING, Redaction, is_secret_name, note, secret_texts
 
@@ -32,6 +35,16 @@ MAX_REPEATS = 1_000_000
 MAX_RANGE = 10_000
 """A range of more numbers is described, for it holds none of them."""
 
+MAX_MADE = 200_000
+"""Items taken in a walk of what may make them when asked, and so have no end; what holds its items is walked whole."""
+MAX_OBJECTS = 1_000_000
+"""Objects a walk looks into."""
+MAX_SECONDS = 30
+"""For how long it does both; plain containers and texts take the time they need."""
+_OVER = "<cut because its run was over>"
+_CHECK_EVERY = 10_000
+"""Items between two looks at whether the run still waits for the walk."""
+
 _INT_LIMIT = 2**64
 _PLAIN_REPR: Any = object.__repr__
 
@@ -43,15 +56,39 @@ class Unfinished(Protocol):
         """Return what a value came to, or the value itself."""
 
 
+class Halt(BaseException):
+    """Ends a walk, through all that is in it; never raised by an object that is walked."""
+
+
+class TooLarge(Exception):  # noqa: N818 - no error
+    """There is more in a value than was to be walked at once."""
+
+    def __init__(self, whole: Callable[[], Any]) -> None:
+        self.whole = whole
+        """Captures all of it."""
+
+
+class _Enough(Halt):
+    """So many items were to be walked here, and there are more."""
+
+
+class _Over(Halt):
+    """The run is over: nobody waits for what is captured in it."""
+
+
 def capture(
     value: Any,
     redaction: Redaction = NOTHING,
     secrets: list[str] | None = None,
     unfinished: Unfinished | None = None,
+    *,
+    at_once: int | None = None,
+    budget: Budget | None = None,
 ) -> Any:
     """Return `value` as plain data, copied, so that later changes do not show.
 
-    Text, bytes and containers are kept whole; a `repr`, the depth and cycles are bounded.
+    Text, bytes and containers are kept whole; a `repr`, the depth, cycles, and how much is asked of
+    objects that make what they give are bounded.
     What JSON lacks becomes what is nearest by type: a set a list, bytes text or base64, a
     dataclass, attrs, pydantic or message object a mapping, an exception its type and message,
     NaN and infinities None.
@@ -61,6 +98,11 @@ def capture(
         redaction: what is masked on the way; by default nothing.
         secrets: gets the texts that are masked for the name they stand under.
         unfinished: asked about every object that is no plain data; what it gives is taken in its place.
+        at_once: how many items are walked here, by default all.
+        budget: shared with the walk that this one is a part of.
+
+    Raises:
+        TooLarge: there are more of them.
     """
     kind = type(value)
     if kind is str:
@@ -68,11 +110,15 @@ def capture(
         return text if len(text) < redaction.shortest else redaction.text(text)
     if value is None or kind is bool:
         return value
-    walk = Walk(redaction, secrets, unfinished)
+    walk = Walk(redaction, secrets, unfinished, at_once=at_once, budget=budget)
     try:
         return walk(value, 0)
     except RecursionError:  # an agent deep in its stack
         return "<seen at the end of the stack>"
+    except _Enough:
+        raise TooLarge(partial(capture, value, redaction, secrets, unfinished)) from None
+    except _Over:
+        return _OVER
     except Abandoned:
         raise
     except BaseException:  # even its type is hostile
@@ -91,9 +137,9 @@ def masked_whole(plain: Any) -> Any:
     return MASK
 
 
-def as_text(value: Any, redaction: Redaction = NOTHING) -> str:
+def as_text(value: Any, redaction: Redaction = NOTHING, budget: Budget | None = None) -> str:
     """Return what names something as text: a text itself, any other object as plain data shown."""
-    plain = capture(value, redaction)
+    plain = capture(value, redaction, budget=budget)
     if isinstance(plain, str):
         return plain
     if plain is None or isinstance(plain, bool):
@@ -130,12 +176,73 @@ def describe(error: BaseException) -> tuple[str, str]:
     return type_name(leaf.error), text
 
 
+class Budget:
+    """What one walk may ask of objects that make what they give."""
+
+    __slots__ = ("_made", "_objects", "_run", "_until", "cut")
+
+    def __init__(self) -> None:
+        self._made = self._objects = 0
+        self._until = perf_counter_ns() + MAX_SECONDS * 1_000_000_000
+        self._run = _run()
+        self.cut: str | None = None
+        """What is said in the place of what is not looked at, once all is spent."""
+
+    def is_spent(self, *, objects: int = 0, made: int = 0) -> bool:
+        """Take objects that are looked into, or items that one makes; True when it is too many, or too late."""
+        if self.cut is None:
+            self._objects += objects
+            self._made += made
+            if self._run is not None and self._run.closed:
+                raise _Over
+            if self._made > MAX_MADE:
+                self.cut = f"<cut after {MAX_MADE:,} items>"
+            elif self._objects > MAX_OBJECTS:
+                self.cut = f"<cut after {MAX_OBJECTS:,} objects>"
+            elif perf_counter_ns() > self._until:
+                self.cut = f"<cut after {MAX_SECONDS} s>"
+        return self.cut is not None
+
+    def items(self, given: Iterable[Any], instead: Callable[[str], Any]) -> Iterator[Any]:
+        """Yield what an object gives for as long as there is something left, then what says that it is cut."""
+        for item in given:
+            if self.is_spent(made=1):
+                yield instead(self.cut or "")
+                return
+            yield item
+
+
+def _run() -> OpenRun | None:
+    """The run that the calling code is in."""
+    scope = current.get()
+    return None if scope is None else scope[0]
+
+
 class Walk:
     """One walk through a value and all that is in it."""
 
-    __slots__ = ("_numbers", "_redaction", "_repeats", "_secrets", "_seen", "_shortest", "_unfinished")
+    __slots__ = (
+        "_at_once",
+        "_budget",
+        "_left",
+        "_numbers",
+        "_redaction",
+        "_repeats",
+        "_secrets",
+        "_seen",
+        "_shortest",
+        "_unfinished",
+    )
 
-    def __init__(self, redaction: Redaction, secrets: list[str] | None, unfinished: Unfinished | None = None) -> None:
+    def __init__(
+        self,
+        redaction: Redaction,
+        secrets: list[str] | None,
+        unfinished: Unfinished | None = None,
+        *,
+        at_once: int | None = None,
+        budget: Budget | None = None,
+    ) -> None:
         self._redaction = redaction
         self._shortest = redaction.shortest
         self._numbers = redaction.numbers
@@ -145,6 +252,10 @@ class Walk:
         """The containers met so far by identity: 1 for those the walk is inside of, 0 for those it has left."""
         self._repeats = 0
         self._unfinished = unfinished
+        self._at_once = at_once
+        self._left = _CHECK_EVERY if at_once is None else at_once
+        """Items until the next look at whether the walk goes on."""
+        self._budget = budget
 
     def __call__(self, value: Any, depth: int) -> Any:
         kind = type(value)
@@ -160,13 +271,17 @@ class Walk:
             return self._bytes(value)
         if depth >= MAX_DEPTH:
             return f"<deeper than {MAX_DEPTH} levels>"
+        is_container = kind is dict or kind is list or kind is tuple
+        self._left -= 1 + len(value) if is_container else 1
+        if self._left < 0:
+            self._look_up()
         seen = self._seen
         identity = id(value)
         known = seen.get(identity)
         if known is not None:
             if known:
                 return "<cycle>"
-            self._repeats += 1 + (len(value) if kind is list or kind is dict or kind is tuple else 0)
+            self._repeats += 1 + (len(value) if is_container else 0)
             if self._repeats > MAX_REPEATS:
                 return "<repeated too often>"
         seen[identity] = 1
@@ -176,9 +291,11 @@ class Walk:
                 plain = self._mapping(value, depth + 1)
             elif kind is list or kind is tuple:
                 plain = [self(item, depth + 1) for item in value]
+                if self._budget is not None and self._budget.cut is not None:
+                    plain = _said_once(plain, self._budget.cut)
             else:
                 plain = self._object(value, depth + 1)
-        except Abandoned:  # the second Ctrl-C; the first is a flag
+        except (Abandoned, Halt):  # the second Ctrl-C; the first is a flag
             raise
         except BaseException:  # a hostile object may raise anything
             plain = self.represented(value)
@@ -188,12 +305,36 @@ class Walk:
             del seen[identity]
         return plain
 
+    def _look_up(self) -> None:
+        """See whether the walk is to go on here."""
+        if self._at_once is not None:
+            raise _Enough
+        if (run := _run()) is not None and run.closed:
+            raise _Over
+        self._left = _CHECK_EVERY
+
+    def _own_budget(self) -> Budget:
+        if self._budget is None:
+            self._budget = Budget()
+        return self._budget
+
+    def _items(self, value: Any) -> Iterable[Any]:
+        """What a container that is no plain one gives."""
+        if type(value).__iter__ in _HOLDING:
+            return value  # type: ignore[no-any-return]
+        return self._own_budget().items(value, str)
+
+    def _pairs(self, value: Mapping[Any, Any]) -> Iterable[tuple[Any, Any]]:
+        if type(value).items in _HOLDING:
+            # The list is made in one step, so that another thread may change the mapping meanwhile.
+            return list(value.items())
+        return self._own_budget().items(value.items(), lambda cut: ("…", cut))
+
     def _mapping(self, value: Mapping[Any, Any], depth: int) -> dict[str, Any]:
         result: dict[str, Any] = {}
         others = []
         by_name = self._redaction.by_name
-        # The list is made in one step, so that another thread may change the mapping meanwhile.
-        for key, item in list(value.items()):
+        for key, item in self._pairs(value):
             if type(key) is str:
                 name = key if key.isascii() else _text(key)
                 if len(name) >= self._shortest and self._redaction.text(name) != name:
@@ -205,9 +346,10 @@ class Walk:
                 others.append((key, item))
         if others:
             numbers: dict[str, int] = {}
+            budget = self._own_budget()
             for key, item in others:
-                name = _free_key(key, result, numbers, self._redaction)
-                result[name] = self._named(as_text(key), item, depth)
+                name = _free_key(as_text(key, self._redaction, budget), key, result, numbers)
+                result[name] = self._named(as_text(key, budget=budget), item, depth)
         return result
 
     def _named(self, name: str, value: Any, depth: int) -> Any:
@@ -218,7 +360,7 @@ class Walk:
         """What is shown of a value under a secret name."""
         if self._secrets is not None:
             # As it was, for `plain` may be masked in parts already.
-            self._secrets.extend(secret_texts(capture(value), secret=True))
+            self._secrets.extend(secret_texts(capture(value, budget=self._own_budget()), secret=True))
         return masked_whole(plain)
 
     def _object(self, value: Any, depth: int) -> Any:
@@ -237,16 +379,18 @@ class Walk:
                 converted = convert(value)
                 return self._redaction.text(converted) if type(converted) is str else converted
         kind = type(value)
+        if (budget := self._own_budget()).is_spent(objects=1):
+            return budget.cut
         if isinstance(value, tuple) and hasattr(kind, "_fields"):
             return {name: self._named(name, item, depth) for name, item in zip(kind._fields, value, strict=False)}
         if isinstance(value, Mapping):
             return self._mapping(value, depth)
         if isinstance(value, Set):
-            return [self(item, depth) for item in _ordered(value)]
+            return [self(item, depth) for item in _ordered(self._items(value))]
         if isinstance(value, range) and len(value) > MAX_RANGE:
             return self.represented(value)
         if isinstance(value, list | tuple | deque | range | KeysView | ValuesView):
-            return [self(item, depth) for item in value]
+            return [self(item, depth) for item in self._items(value)]
         if isinstance(value, BaseException):
             kind_name, said = describe(value)
             return {"type": self._redaction.text(kind_name), "message": self._redaction.text(said)}
@@ -287,9 +431,8 @@ class Walk:
         return text if len(text) <= MAX_REPR else text[:MAX_REPR] + "…"
 
 
-def _free_key(key: Any, result: dict[str, Any], numbers: dict[str, int], redaction: Redaction) -> str:
-    """The key as text, told apart from those that read the same: `1`, then `1 (int)`, then `1 (int) #2`."""
-    text = as_text(key, redaction)
+def _free_key(text: str, key: Any, result: dict[str, Any], numbers: dict[str, int]) -> str:
+    """The text of a key, told apart from those that read the same: `1`, then `1 (int)`, then `1 (int) #2`."""
     if text in result:
         base = text = f"{text} ({type(key).__name__})"
         while text in result:
@@ -317,13 +460,17 @@ def _field_names(value: Any) -> list[str] | None:
     return None
 
 
-def _ordered(value: Any) -> list[Any]:
+def _said_once(plain: list[Any], cut: str) -> list[Any]:
+    """The items of a plain list, in which a row of objects that are all cut is told by one note."""
+    return [item for place, item in enumerate(plain) if item is not cut or place == 0 or plain[place - 1] is not cut]
+
+
+def _ordered(value: Iterable[Any]) -> list[Any]:
     items = list(value)
     try:
-        items.sort()
+        return sorted(items)
     except Exception:  # of mixed or unordered types: as they come
-        items = list(value)
-    return items
+        return items
 
 
 def _text(value: str) -> str:
@@ -351,6 +498,15 @@ def _float(value: float) -> float | None:
 def _same(value: Any) -> Any:
     return value
 
+
+_VIEWS: tuple[Any, ...] = (type({}.keys()), type({}.values()), type({}.items()))
+_HOLDING = frozenset(
+    (
+        *(kind.__iter__ for kind in (list, tuple, set, frozenset, deque, range, *_VIEWS)),
+        *(dict.items, OrderedDict.items),
+    )
+)
+"""How containers give what they hold already."""
 
 _BY_TYPE: dict[type, Callable[[Any], Any]] = {float: _float, bool: _same, type(None): _same}
 

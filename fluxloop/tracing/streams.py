@@ -31,9 +31,9 @@ class StreamedOutput:
         """Take the next item."""
         self._items.append(capture(item, self._redaction))
 
-    def capture(self, item: Any, unfinished: Unfinished) -> Any:
-        """Return an item as plain data, without keeping it, and note what in it is unfinished."""
-        return capture(item, self._redaction, unfinished=unfinished)
+    def capture(self, item: Any, unfinished: Unfinished, at_once: int | None = None) -> Any:
+        """Return an item as plain data, as `capture` does, without keeping it."""
+        return capture(item, self._redaction, unfinished=unfinished, at_once=at_once)
 
     def keep(self, plain: Any) -> None:
         """Take the next item as plain data."""

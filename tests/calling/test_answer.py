@@ -6,6 +6,7 @@ import asyncio
 import collections
 import dataclasses
 import itertools
+import threading
 import warnings
 from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -17,7 +18,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fluxloop import Experiment, Trace
+from fluxloop import AsyncioExecutor, Experiment, Trace
+from fluxloop.calling.answer import AT_ONCE
 from fluxloop.testing import run_once
 
 
@@ -265,3 +267,50 @@ def test_waiting_for_the_answer_is_the_agents_time() -> None:
     for trace in both(lambda: {"answer": slow()}):
         assert trace.output == {"answer": "late"}
         assert trace.duration_ms >= 50
+
+
+class Witness:
+    """Tells in its `repr` which thread captures it."""
+
+    def __repr__(self) -> str:
+        return str(threading.get_ident())
+
+
+@pytest.mark.parametrize(("count", "is_beside"), [(100, False), (AT_ONCE, True)])
+def test_a_large_answer_is_captured_beside_the_loop(count: int, is_beside: bool) -> None:
+    """So that its neighbours go on; a small one where it is, which costs less. It is kept whole, secrets masked."""
+    loops = []
+
+    async def agent(text: str) -> Any:
+        loops.append(threading.get_ident())
+        rows = [{"number": number} for number in range(count)]
+        yet_to_come = coroutine([Witness(), {"password": "hunter22hunter22"}])
+        return {"rows": rows, "by": Witness(), "late": yet_to_come}
+
+    trace = run_once(agent, "hi")
+    assert trace.output["rows"] == [{"number": number} for number in range(count)]
+    assert trace.output["late"][1] == {"password": "***"}
+    for thread in (trace.output["by"], trace.output["late"][0]):
+        assert (int(thread) != loops[0]) == is_beside
+
+
+def test_neighbours_go_on_while_a_large_answer_is_captured(tmp_path: Path) -> None:
+    """The walk through it waits here for a step that another run takes on the same loop."""
+    stepped = threading.Event()
+
+    class Waiting:
+        def __repr__(self) -> str:
+            return str(stepped.wait(30))
+
+    async def agent(text: str) -> Any:
+        if text == "large":
+            return [*range(AT_ONCE), Waiting()]
+        for _ in range(10):
+            await asyncio.sleep(0.01)
+        stepped.set()
+        return text
+
+    options: dict[str, Any] = {"executor": AsyncioExecutor(2), "output_dir": tmp_path}
+    result = Experiment(target=agent, inputs=["large", "other"], **options).run()
+    (large,) = [trace for trace in result if trace.input == "large"]
+    assert large.output[-1] == "True"

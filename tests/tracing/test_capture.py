@@ -7,13 +7,15 @@ import datetime
 import enum
 import fractions
 import inspect
+import itertools
 import json
 import pathlib
 import sys
 import types
 import uuid
 from collections import ChainMap, Counter, OrderedDict, UserDict, defaultdict, deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping, Set
+from contextvars import copy_context
 from decimal import Decimal
 from typing import Any, ClassVar, NamedTuple
 
@@ -24,9 +26,11 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from fluxloop.records import Case, PlannedRun
 from fluxloop.store.codec import encode
 from fluxloop.tracing import capture as module
 from fluxloop.tracing.capture import MAX_DEPTH, as_text, capture, message, type_name
+from fluxloop.tracing.context import OpenRun, current
 
 HOSTILE_METHODS = (
     "__repr__",
@@ -435,6 +439,139 @@ def test_values_that_are_no_containers_repeat_without_end(few_repeats: int) -> N
     """A value shared by more rows than a graph may have paths is written in each."""
     rows = [(Colour.RED, (), {"n": n}) for n in range(few_repeats + 1)]
     assert capture(rows)[-1] == ["red", [], {"n": few_repeats}]
+
+
+class Node(Mapping[str, Any]):
+    """A mapping whose children are made when they are asked for, as those of h5py, zarr and ORMs."""
+
+    def __getitem__(self, key: str) -> Any:
+        return Node()
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(("left", "right"))
+
+    def __len__(self) -> int:
+        return 2
+
+    def __hash__(self) -> int:
+        return id(self)
+
+
+class Named(Node):
+    """One whose keys are such mappings, too."""
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter((Node(), Node()))
+
+
+class Endless(list[Any]):
+    """A list that never ends."""
+
+    def __iter__(self) -> Iterator[Any]:
+        return itertools.count()
+
+
+class EndlessSet(Set[int]):
+    """A set that never ends."""
+
+    def __contains__(self, item: object) -> bool:
+        return True
+
+    def __iter__(self) -> Iterator[int]:
+        return itertools.count()
+
+    def __len__(self) -> int:
+        return 1
+
+
+class EndlessKeys(Node):
+    """A mapping that never ends."""
+
+    def __iter__(self) -> Iterator[str]:
+        return map(str, itertools.count())
+
+
+class Chain:
+    """A record that makes the next one when asked for it, twice."""
+
+    __attrs_attrs__ = ("one", "other")
+    one = other = property(lambda self: Chain())
+
+
+@pytest.fixture
+def little(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Lower bounds on walks, for tests that reach them."""
+    monkeypatch.setattr(module, "MAX_MADE", 1_000)
+    monkeypatch.setattr(module, "MAX_OBJECTS", 1_000)
+
+
+@pytest.mark.usefixtures("little")
+@pytest.mark.parametrize("kind", [Node, Named, Endless, EndlessSet, EndlessKeys, Chain])
+def test_what_is_made_when_asked_for_is_cut(kind: type) -> None:
+    """In its place, with how much there was; all else of the answer is whole."""
+    long = "text " * 10_000
+    captured = capture({"before": long, "tree": kind(), "after": [*range(3_000), long]})
+    assert captured["before"] == long
+    assert captured["after"] == [*range(3_000), long]
+    tree = encode(captured["tree"])
+    assert b"<cut after 1,000 " in tree
+    assert len(tree) < 100_000
+
+
+@pytest.mark.usefixtures("little")
+def test_a_row_of_objects_that_are_cut_is_told_once() -> None:
+    """Not a million times; plain values between them stay."""
+    cut = "<cut after 1,000 objects>"
+    captured = capture([*(Plain(n) for n in range(1_100)), "text", Plain(1), Plain(2), "end"])
+    assert captured == [*({"value": n} for n in range(1_000)), cut, "text", cut, "end"]
+
+
+@pytest.mark.usefixtures("little")
+def test_what_holds_its_items_is_never_cut() -> None:
+    """Of whatever type, as long as it does not make them."""
+    items = [*range(5_000)]
+    for value in (items, tuple(items), deque(items), set(items), dict.fromkeys(items).keys(), NamedList(items)):
+        assert capture(value) == items
+    assert len(capture(OrderedDict.fromkeys(map(str, items)))) == len(items)
+    assert len(capture(Counter(map(str, items)))) == len(items)
+
+
+class NamedList(list[Any]):
+    """A list by another name."""
+
+
+def test_slow_objects_are_cut_after_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each item may take as long as a query of a database."""
+    now = [0]
+    monkeypatch.setattr(module, "perf_counter_ns", lambda: now[0])
+
+    class Rows(Node):
+        def __getitem__(self, key: str) -> str:
+            now[0] += 10_000_000_000
+            return key
+
+    plain = [*range(10)]
+    assert capture([Rows(), plain, Rows()]) == [{"left": "left", "right": "right"}, plain, {"left": "left", "…": CUT}]
+
+
+CUT = "<cut after 30 s>"
+
+
+@pytest.mark.parametrize("rest", [Node(), [[] for _ in range(20_000)]], ids=["objects", "plain"])
+def test_the_walk_of_a_run_that_is_over_ends(rest: Any) -> None:
+    """Of a run that was given up, or has its record, nobody waits for more."""
+    run = OpenRun(PlannedRun("trace_001", Case(0, "input_001", "hi"), 0, 1), 1, 0)
+
+    class Closing:
+        def __repr__(self) -> str:
+            run.closed = True
+            return "closing"
+
+    context = copy_context()
+    context.run(current.set, (run, None))
+    assert context.run(capture, [Closing(), rest]) == "<cut because its run was over>"
+    run.closed = False
+    assert context.run(capture, [Closing(), 1]) == ["closing", 1]
 
 
 def test_capture_at_the_end_of_the_stack_gives_a_note() -> None:
