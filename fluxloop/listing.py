@@ -4,22 +4,28 @@ from __future__ import annotations
 
 import heapq
 import os
+import stat
 from collections.abc import Iterator
 from datetime import datetime
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 import msgspec
 from attrs import frozen
 
 from fluxloop.clock import timestamp
 from fluxloop.exceptions import OutputError
-from fluxloop.store.layout import CONFIG, SUMMARY, TRACE_SUMMARY
+from fluxloop.store.layout import CONFIG, LOCK, SUMMARY, SUPERSEDED, TRACE_SUMMARY
 from fluxloop.store.lock import writer_of
 from fluxloop.store.recovery import count_superseded
 from fluxloop.store.rewriting import current_file
 from fluxloop.summary import ExperimentStatus
 from fluxloop.verdict import verdict
+
+MAX_SUMMARY_BYTES = 64 << 20
+"""What is larger is no summary, which has a bounded list of errors."""
+_UNREADABLE = (OSError, ValueError, RecursionError)
+"""What reading a file raises that is none of ours; msgspec's errors are values', and JSON may be too deep."""
 
 ListedStatus = Literal["running", "killed", "completed", "interrupted", "stopped", "failed", "damaged"]
 
@@ -32,7 +38,7 @@ class ListedExperiment:
     name: str
     status: ListedStatus
     """As in `summary.json`; `running` only while somebody writes, `killed` when its writer has gone without a word,
-    `damaged` when the summary cannot be read."""
+    `damaged` when the summary cannot be read, or something else stands in the place of a file."""
     writer: str | None
     """Who writes to it now."""
     started_at: str
@@ -48,8 +54,11 @@ class ListedExperiment:
     """Everything in its directory."""
 
 
+_Count = Annotated[int, msgspec.Meta(ge=0)]
+
+
 class _Rate(msgspec.Struct):
-    value: float
+    value: Annotated[float, msgspec.Meta(ge=0, le=1)]
 
 
 class _Told(msgspec.Struct):
@@ -57,15 +66,19 @@ class _Told(msgspec.Struct):
 
     experiment_name: str
     status: ExperimentStatus
-    total_traces: int
-    planned: int
-    passed: int
+    total_traces: _Count
+    planned: _Count
+    passed: _Count
     pass_rate: _Rate | None
     started_at: str
     completed_at: str | None
-    rerolled: int = 0
-    passed_after_failure: int = 0
-    left_out_after_failure: int = 0
+    rerolled: _Count = 0
+    passed_after_failure: _Count = 0
+    left_out_after_failure: _Count = 0
+
+    def __post_init__(self) -> None:
+        if self.passed > self.total_traces:
+            raise ValueError("more runs passed than there are")
 
     @property
     def is_biased(self) -> bool:
@@ -120,6 +133,7 @@ def list_experiments(
     """Return the experiments of a folder, the newest first.
 
     Finished ones are told by their summaries; for one that runs, or was killed, its short records are counted.
+    One that is damaged, in whatever way, takes none of the others away.
 
     Args:
         directory: the folder that holds the experiments, or one experiment.
@@ -158,19 +172,44 @@ def _found(folder: Path) -> Iterator[_Found]:
     for path in paths:
         told: _Told | None
         try:
-            told = _decode_told((path / SUMMARY).read_bytes())
+            told = _decode_told(_read(path / SUMMARY))
         except (FileNotFoundError, NotADirectoryError):
             if not (path / CONFIG).is_file() or not _is_experiment(path):
                 continue
             told = None
-        except (OSError, msgspec.DecodeError, UnicodeDecodeError):
+        except _UNREADABLE:
             told = None
         yield _Found(path, _modified(path) if told is None else told.started_at, told)
 
 
+def _read(path: Path) -> bytes:
+    """The content of a small file; to open what else may stand there, such as a FIFO, would wait without end."""
+    handle = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0))
+    with open(handle, "rb") as file:
+        found = os.fstat(handle)
+        if not stat.S_ISREG(found.st_mode) or found.st_size > MAX_SUMMARY_BYTES:
+            raise ValueError("not a small file")
+        return file.read()
+
+
+def _has_only_files(path: Path) -> bool:
+    """Tell whether all that would be opened in a directory is a file, or is not there."""
+    for name in (LOCK, SUMMARY, TRACE_SUMMARY, SUPERSEDED):
+        try:
+            if not stat.S_ISREG(current_file(path, name).stat().st_mode):
+                return False
+        except FileNotFoundError:
+            continue
+        except OSError:  # a link to itself
+            return False
+    return True
+
+
 def _is_experiment(path: Path) -> bool:
     """Tell the directory of an experiment that had no time for a summary from other folders with a `config.yaml`."""
-    return writer_of(path) is not None or current_file(path, TRACE_SUMMARY).exists() or _looks_so(path.name)
+    if current_file(path, TRACE_SUMMARY).exists() or _looks_so(path.name):
+        return True
+    return _has_only_files(path) and writer_of(path) is not None
 
 
 def _looks_so(name: str) -> bool:
@@ -189,25 +228,13 @@ def _modified(path: Path) -> str:
 
 def _listed(found: _Found) -> ListedExperiment:
     path, told = found.path, found.told
+    if not _has_only_files(path):
+        return _unread(found, "damaged", None)
     writer = writer_of(path)
     if told is None:
-        is_there = (path / SUMMARY).exists()
-        status: ListedStatus = "damaged" if is_there else "killed" if writer is None else "running"
-        return ListedExperiment(
-            path=path,
-            name=path.name,
-            status=status,
-            writer=writer,
-            started_at=found.started_at,
-            completed_at=None,
-            runs=None,
-            planned=None,
-            passed=None,
-            pass_rate=None,
-            is_biased=False,
-            size_bytes=_size(path),
-        )
-    status = "running" if writer is not None else "killed" if told.status == "running" else told.status
+        is_there = os.path.lexists(path / SUMMARY)
+        return _unread(found, "damaged" if is_there else "killed" if writer is None else "running", writer)
+    status: ListedStatus = "running" if writer is not None else "killed" if told.status == "running" else told.status
     runs, passed = told.total_traces, told.passed
     rate = None if told.pass_rate is None else told.pass_rate.value
     is_biased = told.is_biased
@@ -231,6 +258,24 @@ def _listed(found: _Found) -> ListedExperiment:
     )
 
 
+def _unread(found: _Found, status: ListedStatus, writer: str | None) -> ListedExperiment:
+    """An experiment of which no more is known than that it is there."""
+    return ListedExperiment(
+        path=found.path,
+        name=found.path.name,
+        status=status,
+        writer=writer,
+        started_at=found.started_at,
+        completed_at=None,
+        runs=None,
+        planned=None,
+        passed=None,
+        pass_rate=None,
+        is_biased=False,
+        size_bytes=_size(found.path),
+    )
+
+
 def _counted(path: Path) -> tuple[int, int, int]:
     """How many runs are recorded, how many of them passed, and how many are judged."""
     runs = passed = judged = 0
@@ -239,7 +284,7 @@ def _counted(path: Path) -> tuple[int, int, int]:
             for line in lines:
                 try:
                     run = _decode_run(line)
-                except (msgspec.DecodeError, UnicodeDecodeError):
+                except _UNREADABLE:
                     continue  # being written, or torn; `fluxloop verify` tells
                 runs += 1
                 counts_as = verdict(run)
@@ -253,7 +298,7 @@ def _counted(path: Path) -> tuple[int, int, int]:
 def _is_rerolled(path: Path) -> bool:
     try:
         return count_superseded(path)[1] > 0
-    except OutputError:  # `fluxloop verify` tells
+    except (OutputError, *_UNREADABLE):  # `fluxloop verify` tells
         return False
 
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -136,6 +138,78 @@ def test_what_cannot_be_read_is_listed_as_damaged(folder: Path) -> None:
     found = {one.name: one for one in list_experiments()}
     assert {name: one.status for name, one in found.items()} == {path.name: "damaged", early.name: "killed"}
     assert {(one.runs, one.pass_rate) for one in found.values()} == {(None, None)}
+
+
+def deep(path: Path) -> None:
+    """JSON that is deeper than any stack."""
+    text = (path / "summary.json").read_text()
+    (path / "summary.json").write_text(text.replace('"tags": []', f'"tags": {"[" * 50_000}{"]" * 50_000}'))
+
+
+def with_told(path: Path, **told: Any) -> None:
+    """Other values in the summary."""
+    summary = path / "summary.json"
+    summary.write_text(json.dumps(json.loads(summary.read_text()) | told))
+
+
+def in_the_place_of(name: str, make: Callable[[Path], object], **told: Any) -> Callable[[Path], None]:
+    """Something that is no file."""
+
+    def damage(path: Path) -> None:
+        with_told(path, **told)
+        (path / name).unlink(missing_ok=True)
+        make(path / name)
+
+    return damage
+
+
+def deep_lines(path: Path) -> None:
+    """Lines that are deeper than any stack, of an experiment that was killed."""
+    with_told(path, status="running")
+    line = f'{{"passed": true, "error": null, "output": {"[" * 50_000}{"]" * 50_000}}}\n'
+    for name in ("trace_summary.jsonl", "superseded.jsonl"):
+        (path / name).write_text(line)
+
+
+DAMAGES: dict[str, tuple[Callable[[Path], object], str]] = {
+    "deep summary": (deep, "damaged"),
+    "deep lines": (deep_lines, "killed"),
+    "FIFO for the lock": (in_the_place_of(".lock", os.mkfifo), "damaged"),
+    "FIFO for the summary": (in_the_place_of("summary.json", os.mkfifo), "damaged"),
+    "FIFO for the records": (in_the_place_of("trace_summary.jsonl", os.mkfifo, status="running"), "damaged"),
+    "FIFO for what was superseded": (in_the_place_of("superseded.jsonl", os.mkfifo, status="running"), "damaged"),
+    "folder for the summary": (in_the_place_of("summary.json", Path.mkdir), "damaged"),
+    "device for the summary": (in_the_place_of("summary.json", lambda path: path.symlink_to("/dev/zero")), "damaged"),
+    "summary that links to itself": (in_the_place_of("summary.json", lambda path: path.symlink_to(path)), "damaged"),
+    "lock that links to itself": (in_the_place_of(".lock", lambda path: path.symlink_to(path)), "damaged"),
+    "summary that links to nothing": (in_the_place_of("summary.json", lambda path: path.symlink_to("no")), "damaged"),
+    "negative runs": (lambda path: with_told(path, total_traces=-1), "damaged"),
+    "negative plan": (lambda path: with_told(path, planned=-(2**70)), "damaged"),
+    "negative passes": (lambda path: with_told(path, passed=-1), "damaged"),
+    "more passes than runs": (lambda path: with_told(path, passed=10**30), "damaged"),
+    "a rate of 7": (lambda path: with_told(path, pass_rate={"value": 7}), "damaged"),
+    "a date that is none": (lambda path: with_told(path, started_at="\ud800"), "damaged"),
+}
+
+
+@pytest.mark.parametrize("kind", DAMAGES)
+def test_one_bad_directory_takes_no_other_away(kind: str) -> None:
+    """It is named, whatever is in it, and the list goes on; nothing is waited for."""
+    damage, status = DAMAGES[kind]
+    good, bad = run("good"), run("bad")
+    damage(bad)
+    command = [sys.executable, "-m", "fluxloop_cli", "list", "--json"]
+    shown = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60)
+    found = {Path(one["path"]).name: one["status"] for one in json.loads(shown.stdout)}
+    assert found == {good.name: "completed", bad.name: status}
+
+
+def test_a_folder_with_a_bad_lock_is_no_experiment_for_that(folder: Path) -> None:
+    """Only the name tells that it is one."""
+    (folder / "experiments/other").mkdir(parents=True)
+    (folder / "experiments/other/config.yaml").touch()
+    os.mkfifo(folder / "experiments/other/.lock")
+    assert list_experiments() == []
 
 
 def test_a_name_cannot_write_to_the_terminal(folder: Path) -> None:
