@@ -6,8 +6,9 @@ import os
 import secrets
 import shutil
 import sys
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +32,7 @@ from fluxloop.executors.chosen import limits_for
 from fluxloop.executors.remote.sending import refuse_in_worker
 from fluxloop.interrupt import Interrupt
 from fluxloop.plan import Cases, Plan, Shard, seed_of
-from fluxloop.progress import Progress, counted, progress_for
+from fluxloop.progress import Progress, counted, one_line, progress_for, shown_place
 from fluxloop.provenance import ran_on
 from fluxloop.reports.preview import Preview, rows_skipped
 from fluxloop.result import ExperimentResult
@@ -39,19 +40,20 @@ from fluxloop.resuming.continuing import (
     Continuation,
     RetryFailed,
     accept,
+    check_files,
     check_options,
     go_on,
-    is_unfinished,
+    is_of_plan,
     preview_going_on,
 )
-from fluxloop.resuming.earlier import Earlier, begun_before, moved, read_earlier
+from fluxloop.resuming.earlier import Earlier, begun_before, is_completed, moved, read_earlier
 from fluxloop.resuming.sameness import Changes, arguments_digest, ask_for_objects, compare
 from fluxloop.sinks.base import TraceSink
 from fluxloop.sinks.configured import configured_sinks
 from fluxloop.sinks.group import SinkGroup
 from fluxloop.sinks.jsonl import JsonlSink
-from fluxloop.store.layout import CONFIG, claim_directory, directory_name, name_problem
-from fluxloop.store.lock import DirectoryLock
+from fluxloop.store.layout import CONFIG, SUMMARY, claim_directory, directory_name, name_problem
+from fluxloop.store.lock import DirectoryLock, LockedError, writer_of
 from fluxloop.subject import Subject
 from fluxloop.summary import SummaryBuilder
 from fluxloop.tracing.capture import capture
@@ -266,10 +268,13 @@ class Experiment:
         target = self.config.runner.target or reference_to(task.target)
         builder = self._builder(plan, time_ns())
         with self._subject.surroundings():
-            earlier = self._unfinished(plan, builder) if self._is_automatic else self._earlier
+            passed_over: list[str] = []
+            earlier = self._earlier
+            if self._is_automatic:
+                earlier = self._unfinished(plan, builder, ExitStack(), _free, passed_over.append)
             resumed = None
             if earlier is not None:
-                changes = self._accepted(earlier, plan, builder)
+                changes = self._accepted(earlier, self.plan(), builder)
                 resumed = preview_going_on(earlier, self.plan(), changes, builder, retry=self._retry_failed)
         place = self._output / directory_name(self._directory, time_ns() / 1e9) if earlier is None else earlier.path
         return Preview(
@@ -283,6 +288,7 @@ class Experiment:
             executor=str(self._subject.executor()),
             output=str(place),
             resumed=resumed,
+            passed_over=tuple(map(self._redaction.text, passed_over)),
         )
 
     def _loaded_inputs(self) -> str:
@@ -318,17 +324,47 @@ class Experiment:
         told += "" if self.config.runner.target else ", or its agent with --target"
         raise OutputError(self._output, told)
 
-    def _unfinished(self, plan: Plan, builder: SummaryBuilder) -> Earlier | None:
-        """The newest unfinished experiment of the very plan, for `auto`."""
+    def _unfinished(
+        self,
+        plan: Plan,
+        builder: SummaryBuilder,
+        held: ExitStack,
+        hold: Callable[[Path], AbstractContextManager[object]],
+        tell: Callable[[str], object],
+    ) -> Earlier | None:
+        """The newest unfinished experiment of the very plan, for `auto`.
+
+        Args:
+            plan: all its runs.
+            builder: tells what it would run on.
+            held: keeps hold of what is returned.
+            hold: keeps other writers out of a directory, or raises OutputError.
+            tell: is called with why one is passed over that may be what is looked for.
+        """
         for path in begun_before(self._output, self._directory):
-            earlier = read_earlier(path)
-            as_begun = self._completed(self._loaded.config, earlier)
-            assert as_begun.seed is not None
-            plan = attrs.evolve(plan, seed=as_begun.seed)
-            changes = compare(earlier, self._told_config(as_begun), builder.ran_on, plan, self._redaction)
-            if is_unfinished(earlier, changes, plan):
-                self.config = as_begun
-                return earlier
+            if is_completed(path):
+                continue  # whatever became of its lines since; reading them would cost more every night
+            try:
+                earlier = read_earlier(path)
+                as_begun = self._completed(self._loaded.config, earlier)
+                assert as_begun.seed is not None
+                plan = attrs.evolve(plan, seed=as_begun.seed)
+                changes = compare(earlier, self._told_config(as_begun), builder.ran_on, plan, self._redaction)
+                if not is_of_plan(earlier, changes, plan):
+                    if earlier.summary is None:
+                        tell(_passed_over(path, f"its {SUMMARY} cannot be read, so its inputs cannot be compared"))
+                    continue
+                with ExitStack() as holding:
+                    holding.enter_context(hold(path))
+                    if is_completed(path):
+                        continue  # by another, meanwhile
+                    check_files(earlier, plan)
+                    held.push(holding.pop_all())
+            except (OutputError, ConfigError) as error:
+                tell(_passed_over(path, str(error).removeprefix(f"{path}: ").removeprefix(f"{path}{os.sep}")))
+                continue
+            self.config = as_begun
+            return earlier
         return None
 
     def _accepted(self, earlier: Earlier, plan: Plan, builder: SummaryBuilder) -> Changes:
@@ -367,17 +403,21 @@ class Experiment:
                 others = (*configured_sinks(self.config.output.sinks), *self._sinks)
             started = time_ns()
             builder = self._builder(plan, started)
-            earlier = self._unfinished(plan, builder) if self._is_automatic else self._earlier
+            hold = partial(_held, progress=progress)
+            earlier = self._earlier
+            if self._is_automatic:
+                earlier = self._unfinished(plan, builder, held, hold, progress.warn)
+            elif earlier is not None:
+                held.enter_context(hold(earlier.path))
             if earlier is None:
                 path = claim_directory(self._output, self._directory, started / 1e9)
                 try:
-                    held.enter_context(_held(path, progress))
+                    held.enter_context(hold(path))
                 except OutputError:
                     shutil.rmtree(path, ignore_errors=True)
                     raise
             else:
                 path = earlier.path
-                held.enter_context(_held(path, progress))
                 earlier = read_earlier(path)  # another may have written to it since
                 going = self._go_on(earlier, builder, progress)
                 if going.final is not None:
@@ -502,6 +542,18 @@ def _as_begun(earlier: Earlier, settings: Sequence[str], given: Mapping[str, Any
     loaded = load_config(earlier.path / CONFIG, settings=settings, overrides={**paths, **given})
     ask_for_objects(earlier, loaded.config)
     return attrs.evolve(loaded, root=root)
+
+
+def _passed_over(path: Path, why: str) -> str:
+    return one_line(f"Passed over {shown_place(str(path))}, which may be unfinished: {why}", 400)
+
+
+@contextmanager
+def _free(path: Path) -> Iterator[None]:
+    """Refuse a directory that somebody writes to, as `_held` does, and leave it as it is."""
+    if (writer := writer_of(path)) is not None:
+        raise LockedError(path, f"another process writes to it ({writer}); wait for its end, or stop it")
+    yield
 
 
 @contextmanager

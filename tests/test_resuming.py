@@ -971,7 +971,6 @@ def test_damage_is_refused_by_file_and_line(folder: Path, invoke: Invoke, name: 
     assert told.exit_code == 2
     assert f"Error: {path}/{name}:3: NUL bytes where a record belongs; no crash leaves this" in told.output
     assert content(path) == before
-    assert invoke("--resume", "auto").exit_code == 2
 
 
 def test_a_torn_tail_is_cut_off_and_told(folder: Path, invoke: Invoke) -> None:
@@ -1001,7 +1000,8 @@ def test_killed_before_its_files_were_made(folder: Path, invoke: Invoke) -> None
         for name in made:
             (path / name).touch()
         told = path / "summary.json"
-        told.write_text(re.sub(r'"total_traces": \d+', '"total_traces": 0', told.read_text()))
+        text = re.sub(r'"total_traces": \d+', '"total_traces": 0', told.read_text())
+        told.write_text(re.sub(r'"status": "\w+"', '"status": "running"', text))
         assert verify(path).resume == "run 20 of 20 runs"
         assert invoke("--resume", "auto").exit_code == 0
         assert len(records(path / "traces.jsonl")) == TOTAL
@@ -1099,7 +1099,6 @@ def test_mistakes_are_told_plainly(folder: Path, invoke: Invoke) -> None:
     with DirectoryLock(path):
         running = told("--resume", path)
         assert f"{path}: another process writes to it (pid {os.getpid()} on " in running
-        assert "another process writes to it" in told("--resume", "auto")
     assert content(path) == before
     (path / "config.yaml").write_text("runner: {iterations: many}\n")
     assert re.search(r"config\.yaml:1:22: runner\.iterations: expected an integer", told("--resume", path))

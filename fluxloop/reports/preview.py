@@ -24,6 +24,8 @@ class Preview:
     """Rows of a table that are no inputs, because all their cells are empty."""
     resumed: str | None = None
     """Of an experiment that is taken up, how many runs are done and left."""
+    passed_over: tuple[str, ...] = ()
+    """Unfinished experiments that cannot be taken up, each with why."""
 
     def __str__(self) -> str:
         return "\n".join(
@@ -37,6 +39,7 @@ class Preview:
                 f"binding     {self.binding}",
                 f"executor    {self.executor}",
                 f"output      {self.output}",
+                *self.passed_over,
             )
         )
 

@@ -300,14 +300,16 @@ def _is_final(earlier: Earlier, builder: SummaryBuilder) -> bool:
     return len(clusters) == 1 and all(getattr(told, name) == getattr(found, name) for name in names)
 
 
-def is_unfinished(earlier: Earlier, changes: Changes, plan: Plan) -> bool:
-    """Tell whether an experiment has the very runs of a plan, and not all of them are done.
+def is_of_plan(earlier: Earlier, changes: Changes, plan: Plan) -> bool:
+    """Tell whether an experiment has the very runs of a plan."""
+    return not changes.unsafe and earlier.iterations in (None, plan.iterations)
+
+
+def check_files(earlier: Earlier, plan: Plan) -> None:
+    """Read all that going on reads; nothing is written.
 
     Raises:
-        OutputError: its files are damaged.
+        OutputError: the files are damaged.
     """
-    if changes.unsafe or earlier.iterations not in (None, plan.iterations):
-        return False
-    counts = SummaryBuilder(experiment_name="", planned=0, started_at="", ran_on={})
-    left, _ = what_is_left(earlier, plan, counts, is_same=True)
-    return len(left) > 0
+    count_superseded(earlier.path)
+    what_is_left(earlier, plan, SummaryBuilder(experiment_name="", planned=0, started_at="", ran_on={}), is_same=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -94,6 +95,20 @@ def read_earlier(path: Path) -> Earlier:
     return Earlier(path=directory, config=config, summary=summary)
 
 
+class _Told(msgspec.Struct):
+    """What is wanted of `summary.json`."""
+
+    status: str
+
+
+def is_completed(path: Path) -> bool:
+    """Tell whether an experiment's summary says that all its runs are done; nothing else is read."""
+    try:
+        return msgspec.json.decode((path / SUMMARY).read_bytes(), type=_Told).status == "completed"
+    except (OSError, msgspec.DecodeError, UnicodeDecodeError):
+        return False
+
+
 def begun_before(parent: Path, stem: str) -> Iterator[Path]:
     """Yield the directories of a name, the newest first."""
     pattern = re.compile(rf"{re.escape(stem)}_(\d{{8}}_\d{{6}})(?:_(\d+))?")
@@ -102,7 +117,7 @@ def begun_before(parent: Path, stem: str) -> Iterator[Path]:
     except OSError:
         return
     found.sort(key=lambda one: (one[0][1], int(one[0][2] or 1)), reverse=True)
-    yield from (path for _, path in found if (path / CONFIG).is_file())
+    yield from (path for _, path in found if os.path.isfile(path / CONFIG))
 
 
 def moved(earlier: Earlier, here: Path) -> tuple[Path, dict[str, Any]]:
