@@ -47,6 +47,7 @@ from fluxloop.resuming.continuing import (
     preview_going_on,
 )
 from fluxloop.resuming.earlier import Earlier, begun_before, is_completed, moved, read_earlier
+from fluxloop.resuming.limits import lift_limits
 from fluxloop.resuming.sameness import Changes, arguments_digest, ask_for_objects, compare
 from fluxloop.sinks.base import TraceSink
 from fluxloop.sinks.configured import configured_sinks
@@ -541,7 +542,7 @@ def _as_begun(earlier: Earlier, settings: Sequence[str], given: Mapping[str, Any
     root, paths = moved(earlier, Path.cwd())
     loaded = load_config(earlier.path / CONFIG, settings=settings, overrides={**paths, **given})
     ask_for_objects(earlier, loaded.config)
-    return attrs.evolve(loaded, root=root)
+    return attrs.evolve(lift_limits(loaded), root=root)
 
 
 def _passed_over(path: Path, why: str) -> str:

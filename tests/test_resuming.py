@@ -216,11 +216,11 @@ def test_a_stopped_experiment_ends_as_one_that_never_stopped(folder: Path) -> No
 
 
 def test_an_experiment_that_stopped_on_failures_goes_on(folder: Path, invoke: Invoke) -> None:
-    """`--max-failures` counts anew on resume, and a higher limit goes on to the end."""
+    """Given again, `--max-failures` counts anew."""
     assert invoke("--max-failures", "3").exit_code == 1
     (path,) = (folder / "experiments").iterdir()
     assert summary(path)["total_traces"] == 6
-    assert invoke("--resume", path).exit_code == 1
+    assert invoke("--resume", path, "--max-failures", "3").exit_code == 1
     assert summary(path)["status"] == "stopped"
     assert summary(path)["total_traces"] == 11
     told = invoke("--resume", path, "--max-failures", "100")
@@ -228,6 +228,69 @@ def test_an_experiment_that_stopped_on_failures_goes_on(folder: Path, invoke: In
     assert "[INFO] Changed: runner.max_failures was 3, is 100" in told.output
     assert (summary(path)["status"], summary(path)["stop_reason"]) == ("completed", None)
     assert sorted(calls(folder)) == [f"trace_{number:03d}" for number in range(1, 21)]
+
+
+def stopped(folder: Path, *options: str) -> Path:
+    """An experiment that one of its limits has stopped."""
+    if "--max-time" in options:
+        return begun(folder, "time", *options)
+    assert command(*options, cwd=folder).returncode == 1
+    (path,) = (folder / "experiments").iterdir()
+    return path
+
+
+LIMITED = (
+    (("--max-time", "0.2s"), "runner.max_time 0.2"),
+    (("--max-failures", "3"), "runner.max_failures 3"),
+    (("--set", "runner.stop_when_all_fail=1", "--input-id", "input_002"), "runner.stop_when_all_fail 1"),
+)
+
+
+@pytest.mark.parametrize(("options", "lifted"), LIMITED, ids=[lifted for _, lifted in LIMITED])
+def test_the_hint_after_a_limit_goes_on_to_the_end(folder: Path, options: tuple[str, ...], lifted: str) -> None:
+    """The limits of an ended session do not bind the next, which says so; a variable may have named them."""
+    path = stopped(folder, *options)
+    assert summary(path)["status"] == "stopped"
+    hint = re.search(r"fluxloop run experiment (--resume .*)", fluxloop.load(path).remaining())
+    assert hint
+    done = command(*shlex.split(hint[1]), cwd=folder)
+    assert done.returncode == int("all_fail" in lifted), done.stderr
+    line = f"[INFO] The limits of the session before do not bind this one: {lifted}; give them again to keep them\n"
+    assert line in done.stderr
+    assert "Changed: " not in done.stderr
+    assert summary(path)["status"] == "completed"
+    key = lifted.split()[0].partition(".")[2]
+    assert not config(path)["runner"][key]
+    assert "do not bind" not in command(*shlex.split(hint[1]), cwd=folder).stderr
+
+
+@pytest.mark.parametrize("source", ["option", "set", "environment", "file", "python"])
+def test_a_limit_that_is_given_again_binds(folder: Path, source: str) -> None:
+    """Typed again, in the environment, in a configuration that is named, or in a program."""
+    path = stopped(folder, "--max-failures", "3")
+    if source == "python":
+        Experiment.resume(path, max_failures=3).run()
+    else:
+        (folder / "own.yaml").write_text(CONFIG.replace("iterations: 5", "iterations: 5\n  max_failures: 3"))
+        options = {
+            "option": ["--max-failures", "3"],
+            "set": ["--set", "runner.max_failures=3"],
+            "environment": [],
+            "file": ["--config", "own.yaml"],
+        }[source]
+        environment = {"FLUXLOOP_RUNNER__MAX_FAILURES": "3"} if source == "environment" else {}
+        done = command("--resume", path, *options, cwd=folder, **environment)
+        assert (done.returncode, "do not bind" in done.stderr) == (1, False)
+    assert (summary(path)["status"], summary(path)["total_traces"]) == ("stopped", 11)
+
+
+def test_a_limit_that_a_variable_named_is_lifted(folder: Path) -> None:
+    """Nothing of it is left, not its name in the configuration either."""
+    path = stopped(folder, "--set", "runner.max_failures=3")
+    text = (path / "config.yaml").read_text()
+    (path / "config.yaml").write_text(text.replace("max_failures: 3", "max_failures: ${MOST}"))
+    assert command("--resume", path, cwd=folder, MOST="3").returncode == 0
+    assert config(path)["runner"]["max_failures"] is None
 
 
 def test_many_at_once_and_stopped_again_and_again(folder: Path) -> None:

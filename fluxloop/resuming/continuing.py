@@ -121,6 +121,9 @@ def go_on(
     told = [f"Resuming {shown_place(str(earlier.path))}: {done}, {len(taken.plan)} are left"]
     unsafe = (f"{problem.key} {problem.message}" for problem in changes.unsafe)
     told += [f"Changed: {line}" for line in (*changes.safe, *unsafe, *surroundings)]
+    if changes.lifted and len(taken.plan):
+        limits = ", ".join(changes.lifted)
+        told.append(f"The limits of the session before do not bind this one: {limits}; give them again to keep them")
     if taken.again:
         what = "that had failed are run again; their records are in superseded.jsonl"
         told.append(f"{counted(taken.again, 'run')} {what}")

@@ -22,6 +22,7 @@ from fluxloop.plan import Plan
 from fluxloop.records import Case
 from fluxloop.resuming.earlier import Earlier
 from fluxloop.resuming.keys import at, flat
+from fluxloop.resuming.limits import LIMITS
 from fluxloop.store.layout import CONFIG, SUMMARY
 from fluxloop.store.runs import StoredRuns, StoredTrace
 from fluxloop.tracing.capture import capture
@@ -98,6 +99,8 @@ class Changes:
     """What decides its runs."""
     safe: tuple[str, ...]
     """What only decides how they happen."""
+    lifted: tuple[str, ...]
+    """Limits of the session before, which this one does not have."""
     surroundings: tuple[str, ...]
     """What is not alike of where they happen."""
     remarks: tuple[str, ...]
@@ -124,6 +127,7 @@ def compare(
     before, now = flat(earlier.config), flat(parse_document(to_yaml(dict(config)).decode(), Path(CONFIG)).data)
     unsafe: list[Problem] = []
     safe: list[str] = []
+    lifted: list[str] = []
     defaults = flat(unstructure(ExperimentConfig()))
     chosen = _chosen(earlier, plan)
     for key in [*now, *(key for key in before if key not in now)]:
@@ -133,7 +137,9 @@ def compare(
         if _without_addresses(was) == _without_addresses(is_) or key.startswith(_UNSAID):
             continue
         is_more = key == "runner.iterations" and earlier.iterations is not None and plan.iterations > earlier.iterations
-        if key.startswith(_DECIDING) and not is_more:
+        if key in LIMITS and is_ == defaults[key]:
+            lifted.append(f"{key} {shown(was)}")
+        elif key.startswith(_DECIDING) and not is_more:
             unsafe.append(Problem(str(earlier.path), f"was {shown(was)}, is {shown(is_)}", key))
         else:
             safe.append(f"{key} was {shown(was)}, is {shown(is_)}")
@@ -152,7 +158,13 @@ def compare(
         for key in ("python", "platform")
         if _differs(earlier.ran_on, ran_on, key)
     ]
-    return Changes(unsafe=tuple(unsafe), safe=tuple(safe), surroundings=(*machine, *remarks), remarks=tuple(remarks))
+    return Changes(
+        unsafe=tuple(unsafe),
+        safe=tuple(safe),
+        lifted=tuple(lifted),
+        surroundings=(*machine, *remarks),
+        remarks=tuple(remarks),
+    )
 
 
 def _chosen(earlier: Earlier, plan: Plan) -> dict[str, tuple[Any, Any]]:
