@@ -23,6 +23,7 @@ from fluxloop.calling.surroundings import importable
 from fluxloop.calling.target import reference_to
 from fluxloop.clock import adjust, time_ns, timestamp
 from fluxloop.config import ExperimentConfig, LoadedConfig, default_config, load_config, snapshot
+from fluxloop.config.convert import given_text, lifts
 from fluxloop.config.model import Name
 from fluxloop.config.snapshot import redaction_for, to_yaml
 from fluxloop.exceptions import ConfigError, OutputError, Problem
@@ -65,6 +66,8 @@ from fluxloop.tracing.redaction import PATTERNS
 
 class Experiment:
     """Run an agent on every input, many times, and keep what happened.
+
+    None leaves a value to the configuration; the text `"none"` lifts the configuration's, as `max_time="none"`.
 
     Args:
         config: a configuration file, its content as a mapping, or None for the defaults.
@@ -117,15 +120,15 @@ class Experiment:
         iterations: int | None = None,
         name: str | None = None,
         output_dir: str | os.PathLike[str] | None = None,
-        seed: int | None = None,
+        seed: int | str | None = None,
         personas: Sequence[str] = (),
         input_ids: Sequence[str] = (),
-        limit: int | None = None,
+        limit: int | str | None = None,
         input_map: Mapping[str, str] | None = None,
         fail_under: float | str | None = None,
         parallel: int | None = None,
         executor: str | Executor | None = None,
-        timeout_seconds: float | None = None,
+        timeout_seconds: float | str | None = None,
         max_retries: int | None = None,
         max_failures: float | str | None = None,
         max_time: float | str | None = None,
@@ -166,7 +169,7 @@ class Experiment:
             "inputs.map": input_map or None,
             "fail_under": fail_under,
         }
-        given = {**(overrides or {}), **{key: value for key, value in given.items() if value is not None}}
+        given = {**(overrides or {}), **{key: given_text(one) for key, one in given.items() if one is not None}}
         source = Path(config) if isinstance(config, str | os.PathLike) else config
         check_options(resume, retry_failed, force)
         self._sinks = _checked_sinks(sinks)
@@ -567,4 +570,6 @@ def _held(path: Path, progress: Progress) -> Iterator[None]:
 
 
 def _here(path: str | os.PathLike[str] | None) -> str | None:
-    return None if path is None else str(Path.cwd() / path)
+    if path is None or (isinstance(path, str) and lifts(path)):
+        return path
+    return str(Path.cwd() / path)

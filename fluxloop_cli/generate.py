@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 from fluxloop_cli.completing import files
+from fluxloop_cli.parameters import INTEGER_OR_NONE
 from fluxloop_cli.telling import plain_errors, tell
 
 
@@ -62,7 +63,10 @@ to mend, and nothing was written; 130 Ctrl-C.
     help="Only this persona; repeatable. E.g. --persona novice_user",
 )
 @click.option(
-    "--seed", type=int, metavar="N", help="What chance comes from; the output's name by default. E.g. --seed 7"
+    "--seed",
+    type=INTEGER_OR_NONE,
+    metavar="N",
+    help="What chance comes from; the output's name by default. E.g. --seed 7",
 )
 @click.option("--model", metavar="NAME", help="Which model writes, in mode llm. E.g. --model gpt-4o-mini")
 @click.option(

@@ -9,6 +9,7 @@ from typing import Any
 import click
 
 from fluxloop_cli.completing import files, folders, resumable
+from fluxloop_cli.parameters import INTEGER_OR_NONE, NUMBER_OR_NONE
 from fluxloop_cli.telling import plain_errors, tell
 
 
@@ -78,7 +79,7 @@ early, or results could not be written; 2 something to mend before the first run
 @click.option(
     "--input-id", "input_ids", multiple=True, help="Run only this input; repeatable. E.g. --input-id input_003"
 )
-@click.option("--limit", type=int, metavar="N", help="Run only the first N inputs. E.g. --limit 5")
+@click.option("--limit", type=INTEGER_OR_NONE, metavar="N", help="Run only the first N inputs. E.g. --limit 5")
 @click.option(
     "--fail-under",
     metavar="SHARE",
@@ -93,7 +94,7 @@ early, or results could not be written; 2 something to mend before the first run
 @click.option(
     "--timeout",
     "timeout_seconds",
-    type=float,
+    type=NUMBER_OR_NONE,
     metavar="SECONDS",
     help="What one attempt may take; 0 for any time. E.g. --timeout 60",
 )

@@ -728,7 +728,7 @@ def test_bad_input(folder: Path, invoke: Invoke, case: str) -> None:
 def test_all_mistakes_of_a_configuration(folder: Path, invoke: Invoke) -> None:
     """All the mistakes of a file are told at once, those of options and variables with them."""
     write(folder, config("runner:\n  itrations: 3\n  iterations: ten\noutput: []\n"))
-    result = invoke("--set", "seed=x", env={"FLUXLOOP_INPUTS__LIMIT": "none"})
+    result = invoke("--set", "seed=x", env={"FLUXLOOP_INPUTS__LIMIT": "many"})
     assert result.exit_code == 2
     told = result.stderr.splitlines()
     assert told[0].startswith("Error: ")
@@ -737,7 +737,7 @@ def test_all_mistakes_of_a_configuration(folder: Path, invoke: Invoke) -> None:
         f"{C}:2:3: runner.itrations: unknown key; did you mean 'iterations'?",
         f"{C}:3:15: runner.iterations: expected an integer >= 1, got 'ten'",
         f"{C}:4:9: output: expected a mapping, got a list",
-        "environment variable FLUXLOOP_INPUTS__LIMIT: inputs.limit: expected an integer >= 1, got 'none'",
+        "environment variable FLUXLOOP_INPUTS__LIMIT: inputs.limit: expected an integer >= 1, got 'many'",
     ]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from fluxloop.config.convert import lifts
 from fluxloop.config.load import DEFAULT_CONFIG, LoadedConfig, default_config, load_config
 from fluxloop.config.model import ExperimentConfig, InputsConfig, OutputConfig, RunnerConfig, SinkConfig
 from fluxloop.config.snapshot import snapshot
@@ -15,6 +16,7 @@ __all__ = [
     "RunnerConfig",
     "SinkConfig",
     "default_config",
+    "lifts",
     "load_config",
     "snapshot",
 ]

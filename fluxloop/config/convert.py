@@ -56,6 +56,21 @@ class Given(str):
     """A text from the environment or the command line, which has no type of its own yet."""
 
 
+def lifts(value: Any) -> bool:
+    """Tell whether a text lifts a value where it has no type of its own yet: `null` or `none`."""
+    return isinstance(value, str) and value.strip().lower() in ("null", "none")
+
+
+def is_null(value: Any) -> bool:
+    """Tell whether plain data stands for no value."""
+    return value is None or (isinstance(value, Given) and lifts(value))
+
+
+def given_text(value: Any) -> Any:
+    """Return what an argument gives; a text that lifts has no type of its own yet, the rest are values."""
+    return Given(value) if lifts(value) else value
+
+
 class InvalidError(Exception):
     """A value is not what its key takes."""
 
@@ -271,7 +286,7 @@ def _failures(value: Any, _: Any) -> Failures:
 
 
 def _string(value: Any, _: Any) -> str:
-    if not isinstance(value, str):
+    if not isinstance(value, str) or is_null(value):
         raise InvalidError(f"expected a text, got {shown(value)}")
     if "\0" in value:
         raise InvalidError(f"expected a text without NUL, got {shown(value)}")
@@ -364,7 +379,7 @@ def _make_class(kind: Any, converter: Any) -> Any:
     inner = make_dict_structure_fn(kind, converter, _cattrs_forbid_extra_keys=True, _cattrs_detailed_validation=True)
 
     def structure_class(value: Any, kind: Any) -> Any:
-        if value is None and kind is not SinkConfig:
+        if is_null(value) and kind is not SinkConfig:
             return kind()  # a section whose keys are all commented out
         if not isinstance(value, Mapping):
             raise InvalidError(f"expected a mapping, got {shown(value)}")
@@ -377,7 +392,7 @@ def _make_tuple(kind: Any, converter: Any) -> Any:
     inner = homogenous_tuple_structure_factory(kind, converter)
 
     def structure_tuple(value: Any, kind: Any) -> Any:
-        if value is None:
+        if is_null(value):
             return ()
         if not isinstance(value, list | tuple):
             raise InvalidError(f"expected a list, got {shown(value)}")
@@ -391,7 +406,7 @@ def _make_dict(kind: Any, converter: Any) -> Any:
     known = get_args(key_kind)
 
     def structure_dict(value: Any, kind: Any) -> Any:
-        if value is None:
+        if is_null(value):
             return {}
         if not isinstance(value, Mapping):
             raise InvalidError(f"expected a mapping, got {shown(value)}")
@@ -430,8 +445,8 @@ def _make_optional(kind: Any, converter: Any) -> Any:
     inner = next(one for one in get_args(kind) if one is not type(None))
 
     def structure_optional(value: Any, _: Any) -> Any:
-        empty = value is None or (isinstance(value, Given) and value == "" and inner is not str)
-        return None if empty else converter.structure(value, inner)
+        is_empty = isinstance(value, Given) and value == "" and inner is not str
+        return None if is_null(value) or is_empty else converter.structure(value, inner)
 
     return structure_optional
 

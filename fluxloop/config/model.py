@@ -58,7 +58,7 @@ class RunnerConfig:
     """Constant arguments; `{run_id}` in them is fresh for each attempt."""
     inject: tuple[Injectable, ...] = ()
     """Passed to the agent beside the input: persona, iteration, metadata, expected."""
-    input_template: Any = None
+    input_template: Any | None = None
     """What is passed instead of the bare input; `{input}` in it is the input."""
     output_path: str | None = None
     """Where the answer is in what the agent returns, as `messages.-1.content`."""

@@ -192,6 +192,8 @@ def _entries(keys: Any, values: Any, references: bool) -> Schema:
 
 
 def _or_null(shape: Schema) -> Schema:
+    if shape == SHAPES[Any]:
+        return shape
     if isinstance(shape.get("type"), str):
         return {**shape, "type": [shape["type"], "null"]}
     wide = _alternatives(shape)

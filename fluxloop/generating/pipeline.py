@@ -15,6 +15,7 @@ import msgspec
 from attrs import evolve, frozen
 
 from fluxloop.arguments import as_list
+from fluxloop.config.convert import given_text
 from fluxloop.exceptions import FluxloopError, GenerationError, UsageError
 from fluxloop.generating.deterministic import variations
 from fluxloop.generating.llm import kinds, open_service, write_variations
@@ -72,7 +73,7 @@ def generate(
     mode: str | None = None,
     strategies: Sequence[str] = (),
     personas: Sequence[str] = (),
-    seed: int | None = None,
+    seed: int | str | None = None,
     model: str | None = None,
     base_url: str | None = None,
     parallel: int | None = None,
@@ -91,7 +92,7 @@ def generate(
         mode: `deterministic` or `llm`.
         strategies: how inputs are made; all of the mode by default.
         personas: only these.
-        seed: what chance comes from; it follows from the output's name by default.
+        seed: what chance comes from; by default, and where it is `"none"`, it follows from the output's name.
         model: which one writes, in mode `llm`.
         base_url: of the model's service.
         parallel: calls of the model in flight at a time.
@@ -112,9 +113,8 @@ def generate(
     personas = as_list("personas", personas, "['novice']")
     strategies = as_list("strategies", strategies, "['base']")
     given = {"limit": limit, "mode": mode, "strategies": strategies, "seed": seed}
-    material = load_material(
-        _source(config), overrides={**given, "model": model, "base_url": base_url, "parallel": parallel}
-    )
+    given |= {"model": model, "base_url": base_url, "parallel": parallel}
+    material = load_material(_source(config), overrides={key: given_text(one) for key, one in given.items()})
     settings = material.config.input_generation
     path = _output(material.root, output)
     check_output(path, overwrite=overwrite)
