@@ -46,7 +46,7 @@ class Execution:
 
     name: str
     path: Path
-    """The experiment directory, locked; empty, or with the runs that the summary counts already."""
+    """The experiment directory, locked; with its documents, and the runs that the summary counts already."""
     plan: Plan
     task: Task
     executor: Executor
@@ -113,8 +113,9 @@ class Execution:
             raise
 
     def _begin(self, config: dict[str, Any], config_yaml: bytes) -> None:
-        write_document(self.path / CONFIG, config_yaml)
-        write_document(self.path / SUMMARY, to_json(self.summary.build("running", completed_at=None)))
+        if not self.is_new:
+            write_document(self.path / CONFIG, config_yaml)
+            write_document(self.path / SUMMARY, to_json(self.summary.build("running", completed_at=None)))
         keep_room(self.path)
         self.sinks.open(
             SinkContext(name=self.name, path=self.path, planned=self.summary.planned, done=self._earlier, config=config)

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import os
 import secrets
-import shutil
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -54,8 +52,10 @@ from fluxloop.sinks.base import TraceSink
 from fluxloop.sinks.configured import configured_sinks
 from fluxloop.sinks.group import SinkGroup
 from fluxloop.sinks.jsonl import JsonlSink
-from fluxloop.store.layout import CONFIG, SUMMARY, claim_directory, directory_name, name_problem
+from fluxloop.store.documents import to_json
+from fluxloop.store.layout import CONFIG, SUMMARY, directory_name, name_problem
 from fluxloop.store.lock import DirectoryLock, LockedError, writer_of
+from fluxloop.store.new_directory import new_directory
 from fluxloop.subject import Subject
 from fluxloop.summary import SummaryBuilder
 from fluxloop.tracing.capture import capture
@@ -407,19 +407,18 @@ class Experiment:
                 others = (*configured_sinks(self.config.output.sinks), *self._sinks)
             started = time_ns()
             builder = self._builder(plan, started)
-            hold = partial(_held, progress=progress)
             earlier = self._earlier
             if self._is_automatic:
-                earlier = self._unfinished(plan, builder, held, hold, progress.warn)
+                earlier = self._unfinished(
+                    plan, builder, held, lambda path: _held(DirectoryLock(path), progress), progress.warn
+                )
             elif earlier is not None:
-                held.enter_context(hold(earlier.path))
+                held.enter_context(_held(DirectoryLock(earlier.path), progress))
             if earlier is None:
-                path = claim_directory(self._output, self._directory, started / 1e9)
-                try:
-                    held.enter_context(hold(path))
-                except OutputError:
-                    shutil.rmtree(path, ignore_errors=True)
-                    raise
+                running = to_json(builder.build("running", completed_at=None))
+                documents = {CONFIG: to_yaml(self._told_config(self.config)), SUMMARY: running}
+                new = new_directory(self._output, self._directory, started / 1e9, documents)
+                path = held.enter_context(_held(new, progress)).path
             else:
                 path = earlier.path
                 earlier = read_earlier(path)  # another may have written to it since
@@ -561,12 +560,12 @@ def _free(path: Path) -> Iterator[None]:
 
 
 @contextmanager
-def _held(path: Path, progress: Progress) -> Iterator[None]:
-    """Keep other writers out of the directory."""
-    with DirectoryLock(path) as lock:
-        if not lock.is_supported:
-            progress.warn(f"{path}: this file system knows no locks; let nothing else write there")
-        yield
+def _held(lock: AbstractContextManager[DirectoryLock], progress: Progress) -> Iterator[DirectoryLock]:
+    """Keep other writers out of the directory, or say that nothing can."""
+    with lock as held:
+        if not held.is_supported:
+            progress.warn(f"{held.path}: this file system knows no locks; let nothing else write there")
+        yield held
 
 
 def _here(path: str | os.PathLike[str] | None) -> str | None:

@@ -15,7 +15,7 @@ from attrs import frozen
 
 from fluxloop.clock import timestamp
 from fluxloop.exceptions import OutputError
-from fluxloop.store.layout import CONFIG, LOCK, SUMMARY, SUPERSEDED, TRACE_SUMMARY
+from fluxloop.store.layout import CONFIG, LOCK, SUMMARY, SUPERSEDED, TRACE_SUMMARY, is_being_made
 from fluxloop.store.lock import writer_of
 from fluxloop.store.recovery import count_superseded
 from fluxloop.store.rewriting import current_file
@@ -170,6 +170,8 @@ def _found(folder: Path) -> Iterator[_Found]:
     except OSError as error:
         raise OutputError(folder, f"no folder of experiments: {error.strerror or error}") from None
     for path in paths:
+        if is_being_made(path.name):
+            continue
         told: _Told | None
         try:
             told = _decode_told(_read(path / SUMMARY))

@@ -1,13 +1,10 @@
-"""The names in an experiment directory, and claiming a new one."""
+"""The names in an experiment directory, and its own."""
 
 from __future__ import annotations
 
 import re
-from pathlib import Path
 
 from fluxloop.clock import formatted
-from fluxloop.exceptions import OutputError
-from fluxloop.store.lines import sync_directory
 
 OBSERVATIONS = "observations.jsonl"
 TRACES = "traces.jsonl"
@@ -28,6 +25,8 @@ RESERVE = ".reserve"
 # The last range is half a character, which neither a file system nor JSON takes.
 _NOT_IN_NAME = re.compile(r"[\x00-\x1f\x7f-\x9f/\\\ud800-\udfff]")
 
+_BEING_MADE = re.compile(r"\..+\.[0-9a-f]{8}(?:\.new)?")
+
 
 def name_problem(name: str) -> str | None:
     """Say why `name` cannot name an experiment, or None when it can."""
@@ -43,27 +42,6 @@ def directory_name(name: str, seconds: float) -> str:
     return f"{name}_{formatted(seconds, '%Y%m%d_%H%M%S')}"
 
 
-def claim_directory(parent: Path, name: str, seconds: float) -> Path:
-    """Create the directory of a new experiment and return it.
-
-    Creating it is the claim: a second experiment of the same second gets `_2`, then `_3`.
-
-    Raises:
-        OutputError: it cannot be created.
-    """
-    stem = directory_name(name, seconds)
-    try:
-        parent.mkdir(parents=True, exist_ok=True)
-        number = 1
-        while True:
-            path = parent / (stem if number == 1 else f"{stem}_{number}")
-            try:
-                path.mkdir()
-                sync_directory(parent)
-                return path
-            except FileExistsError:
-                number += 1
-    except OSError as error:
-        raise OutputError(
-            parent, f"cannot create the experiment directory: {error.strerror or error}; name another with --output-dir"
-        ) from error
+def is_being_made(name: str) -> bool:
+    """Tell the hidden name of a directory that is being made, or was when its process was killed."""
+    return _BEING_MADE.fullmatch(name) is not None

@@ -70,6 +70,15 @@ class DirectoryLock:
         _held.add(self)
         return self
 
+    @property
+    def path(self) -> Path:
+        """The directory."""
+        return self._path
+
+    def follow(self, path: Path) -> None:
+        """Go on holding the directory under another name, which it was given meanwhile."""
+        self._path = path
+
     def _take(self) -> bool:
         """Take the lock; False while another has it, or when its file was deleted meanwhile."""
         file = self._path / LOCK

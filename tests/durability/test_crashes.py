@@ -25,7 +25,7 @@ HEALED = {"IS_UP": "1"}
 
 
 def begun(project: Path) -> list[Path]:
-    return sorted(path for path in (project / "experiments").glob("*") if (path / "config.yaml").exists())
+    return sorted(path for path in (project / "experiments").glob("[!.]*") if (path / "config.yaml").exists())
 
 
 def check(path: Path) -> None:
@@ -50,6 +50,8 @@ def test_a_crash_at_any_step_is_taken_up(lab: Lab, resume: str, moment: str) -> 
             break  # a slow machine syncs once more
         assert crashed.code == CRASHED
         left = begun(lab.project)
+        visible = set(output.glob("[!.]*"))
+        assert visible == set(left)  # an experiment appears with its configuration
         before = runs_of(left[0]) if left else []
         is_final = bool(left) and is_completed(left[0])
         how = ("--resume", "auto" if resume == "auto" else str(left[0])) if resume == "auto" or left else ()

@@ -33,7 +33,7 @@ SOON = {"processes": 0.7}
 
 def directory(project: Path) -> Path | None:
     """The experiment, if it has come so far that it can be taken up."""
-    found = [path for path in (project / "experiments").glob("*") if (path / "config.yaml").exists()]
+    found = [path for path in (project / "experiments").glob("[!.]*") if (path / "config.yaml").exists()]
     return max(found) if found else None
 
 
