@@ -56,8 +56,8 @@ class Pending:
     Example:
         >>> pending = Pending()
         >>> letters = map(str.upper, "ab")
-        >>> pending.resolved(letters) is letters, bool(pending)
-        (True, True)
+        >>> pending.resolved(letters), bool(pending)
+        ('<pending>', True)
     """
 
     __slots__ = ("_found", "_results", "_rounds")
@@ -72,12 +72,13 @@ class Pending:
         return bool(self._found)
 
     def resolved(self, value: Any) -> Any:
-        """Return what a value came to, or the value itself; note it if it is pending."""
+        """Return what a value came to, else the value itself; note a pending one, and let nobody look into it."""
         known = self._results.get(id(value))
         if known is not None:
             return known[1]
         if _is_pending(value):
             self._found[id(value)] = value
+            return "<pending>"  # until it is captured again
         return value
 
     def settle(self, run: OpenRun, wait: Wait) -> None:

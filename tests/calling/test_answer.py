@@ -15,7 +15,7 @@ from typing import Any
 
 import pydantic
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from fluxloop import AsyncioExecutor, Experiment, Trace
@@ -138,6 +138,7 @@ def build(tree: Any) -> tuple[Any, Any]:
     return LATER[kind][0](value), plain
 
 
+@example(("list", ("awaitable", ("coroutine", 0))))
 @given(nested)
 def test_nothing_awaitable_is_left_however_it_is_nested(tree: Any) -> None:
     """Awaitables of containers of awaitables come to their values, each awaited once wherever it stands twice."""
