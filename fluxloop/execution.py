@@ -122,6 +122,8 @@ class Execution:
         )
 
     def _run_all(self) -> tuple[ExperimentStatus, str | None]:
+        if not len(self.plan):
+            return "completed", None  # the agent is not entered for nothing
         schedule = Schedule(self.plan, self.limits, clock=monotonic, urgency=lambda: self.interrupt.urgency)
         watch = Watch(
             schedule,

@@ -22,6 +22,8 @@ CLOSER = """
 import os
 class Agent:
     def __enter__(self):
+        with open("entered.log", "a") as log:
+            log.write("x")
         return self
     def __exit__(self, *_):
         if os.path.exists("dies"):
@@ -157,6 +159,7 @@ def test_killed_after_the_last_run_it_only_gets_its_summary(
     assert (done.returncode, list((tmp_path / "experiments").iterdir())) == (0, [path])
     assert "3 of 3 runs are done, 0 are left" in done.stderr
     assert (tmp_path / "calls.log").read_text() == "abc"
+    assert (tmp_path / "entered.log").read_text() == "x"
     assert fluxloop.load(path).summary.status == "completed"
     assert verify(path).is_sound
     closer()
