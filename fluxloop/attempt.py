@@ -26,7 +26,7 @@ from fluxloop.records import Attempt, Case, ErrorKind, Observation, ObservedErro
 from fluxloop.system import System
 from fluxloop.tracing.capture import Unfinished, capture, describe
 from fluxloop.tracing.context import Late, OpenRun, current, given_up, leave
-from fluxloop.tracing.groups import first_leaf
+from fluxloop.tracing.groups import first_leaf, printable
 from fluxloop.tracing.redaction import Redaction, noted, noting
 
 MAX_SHOWN = 100
@@ -345,7 +345,7 @@ def traceback_of(error: BaseException, redact: Callable[[str], str] = str) -> st
     try:
         shown = min(first_leaf(error).before + 1, MAX_SHOWN)
         told = traceback.TracebackException.from_exception(
-            error, max_group_width=max(15, shown), max_group_depth=max(10, shown)
+            printable(error), max_group_width=max(15, shown), max_group_depth=max(10, shown)
         )
         _trim(told)
         return redact(str(capture("".join(told.format()))))

@@ -7,6 +7,7 @@ import bdb
 import subprocess
 import sys
 import textwrap
+import traceback
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -23,6 +24,7 @@ from fluxloop.records import RunError
 from fluxloop.summary import SummaryBuilder
 from fluxloop.testing import make_trace, run_once
 from fluxloop.tracebacks import frames_of, place
+from fluxloop.tracing.groups import MAX_UNFOLDED, _folded, printable
 
 QUOTED = 'worker died:\n  File "/other/process.py", line 3, in work\nValueError: no\n    +-----------------'
 MESSAGES = [
@@ -335,3 +337,78 @@ def test_a_failure_before_the_first_run_names_the_leaf(tmp_path: Path) -> None:
     settings = {"runner.python_path": [str(tmp_path)]}
     with pytest.raises(TargetError, match=r"grouped_import\.py:4: ValueError: the order number is missing"):
         Experiment(target="grouped_import:run", inputs=["a"], overrides=settings, output_dir=tmp_path).plan()
+
+
+def doubled(levels: int) -> BaseException:
+    """Groups of twice the group below: two to the power of the levels places for one exception."""
+    error: BaseException = ValueError("deep")
+    for level in range(levels):
+        error = ExceptionGroup(f"level {level}", [error, error])
+    return error
+
+
+def caused(levels: int) -> BaseException:
+    """The same through causes."""
+    error: BaseException = ValueError("deep")
+    for level in range(levels):
+        cause, error = ExceptionGroup(f"level {level}", [error, error]), RuntimeError(level)
+        error.__cause__ = cause
+    return error
+
+
+class AgainError(ExceptionGroup[Exception]):
+    """A group that makes what is in it when asked."""
+
+    @property
+    def exceptions(self) -> Any:
+        return (AgainError("again", [ValueError("deep")]),)
+
+
+class BecauseError(Exception):
+    """An error that makes its cause when asked."""
+
+    @property
+    def __cause__(self) -> Any:
+        return BecauseError("because")
+
+
+ENDLESS: dict[str, tuple[Callable[[], BaseException], str]] = {
+    "groups of one group": (lambda: doubled(64), "ValueError: deep"),
+    "causes": (lambda: caused(64), "RuntimeError: 63"),
+    "members that are made": (lambda: AgainError("first", [ValueError("deep")]), "ValueError: deep"),
+    "causes that are made": (lambda: BecauseError("first"), "BecauseError: first"),
+    "many": (lambda: ExceptionGroup("many", [ValueError(n) for n in range(MAX_UNFOLDED)]), "1 of the exceptions in it"),
+}
+
+
+@pytest.mark.parametrize("kind", ENDLESS)
+def test_a_traceback_ends_however_its_exceptions_hang_together(kind: str) -> None:
+    """Each exception is written once, in its place, where Python would write on for ever."""
+    make, expected = ENDLESS[kind]
+
+    def agent(text: str) -> None:
+        raise make()
+
+    error = run_once(agent, "hi").error
+    assert error is not None
+    assert error.traceback is not None
+    assert expected in error.traceback
+    assert "in agent" in error.traceback
+    assert error.traceback.count("ValueError: deep") <= 1
+    assert len(error.traceback) < 100_000
+
+
+def test_what_prints_in_the_place_of_an_exception_prints_as_it() -> None:
+    """With type, message, notes, cause and frames."""
+    try:
+        try:
+            raise OddError("inner")
+        except OddError as inner:
+            raise ExceptionGroup("outer", [KeyError("a"), ExceptionGroup("sub", [ValueError("b")])]) from inner
+    except ExceptionGroup as caught:
+        caught.add_note("noted")
+        error = caught
+    folded = _folded(error, set(), 0)
+    assert folded is not error
+    assert traceback.format_exception(folded) == traceback.format_exception(error)
+    assert printable(error) is error
