@@ -5,16 +5,12 @@ from __future__ import annotations
 import asyncio
 import concurrent.futures
 import contextvars
-import signal
-import threading
 from collections.abc import Callable
 from typing import TypeVar
 
-from fluxloop.system import System, new_thread
+from fluxloop.system import new_thread
 
 T = TypeVar("T")
-
-ENDING_SECONDS = 2.0
 
 
 async def in_thread(work: Callable[[], T], *, name: str, on_cancel: Callable[[], None]) -> T:
@@ -45,20 +41,3 @@ async def in_thread(work: Callable[[], T], *, name: str, on_cancel: Callable[[],
         await asyncio.wait([waiting])
         waiting.exception()  # asyncio need not tell it; the cancellation is what goes on
         raise
-
-
-def end_soon(code: int) -> None:
-    """End the process in a few seconds, should threads of an agent that hangs keep it from ending by itself.
-
-    From the main thread; Ctrl-C ends it sooner.
-
-    Args:
-        code: its exit code.
-    """
-
-    def end() -> None:
-        threading.Event().wait(ENDING_SECONDS)
-        System.exit(code)
-
-    new_thread(end, "fluxloop-end").start()
-    signal.signal(signal.SIGINT, lambda number, frame: System.exit(code))

@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from fluxloop_cli.main import main
+from fluxloop_cli.entry import main
 
 main()

@@ -34,9 +34,9 @@ def schema(of: str) -> None:
     \b
       # yaml-language-server: $schema=simulation.schema.json
     """
-    with plain_errors("Interrupted."):
-        from fluxloop.scaffold.schemas import schema_text
+    from fluxloop.scaffold.schemas import schema_text
 
+    with plain_errors("Interrupted."):
         text = schema_text(of)
     tell(text.rstrip("\n"))
 
@@ -63,10 +63,10 @@ def show(config: str | None, target: str | None, input_map: tuple[str, ...], **o
     Takes the options of `fluxloop run experiment` that set the configuration. The order is
     default, file, environment, command line; the last wins. Secrets are masked.
     """
-    with plain_errors("Interrupted."):
-        from fluxloop import Experiment
-        from fluxloop.config import default_config
+    from fluxloop import Experiment
+    from fluxloop.config import default_config
 
+    with plain_errors("Interrupted."):
         chosen = config or default_config(optional=target is not None)
         fields = dict(pair(text) for text in input_map)
         text = Experiment(chosen, target=target, input_map=fields, **options).show_config(caller="command line")

@@ -82,9 +82,9 @@ def inputs(config: str | None, output: str | None, quiet: bool, **options: Any) 
     Reads configs/input.yaml and writes a file that `fluxloop run experiment --inputs`
     takes as it is. Every input says which base input it comes from.
     """
-    with plain_errors("Interrupted; nothing was written."):
-        from fluxloop.generating import generate, unfinished
+    from fluxloop.generating import generate, unfinished
 
+    with plain_errors("Interrupted; nothing was written."):
         try:
             with click.progressbar(
                 length=1, label="Generating", file=sys.stderr, hidden=quiet or not sys.stderr.isatty()

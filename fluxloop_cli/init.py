@@ -28,8 +28,8 @@ def init(directory: str) -> None:
     Writes configurations in which every key is explained, an agent that needs no key and
     no network, and inputs for it. Files that are there already stay as they are.
     """
-    with plain_errors("Interrupted; what was written stays."):
-        from fluxloop.scaffold.create import create_project
+    from fluxloop.scaffold.create import create_project
 
+    with plain_errors("Interrupted; what was written stays."):
         told = str(create_project(directory))
     tell(told)

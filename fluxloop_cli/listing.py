@@ -41,10 +41,10 @@ def list(config: str | None, output_dir: str | None, limit: int | None, as_json:
     configs/simulation.yaml when there is one, else experiments/. Running is what has
     a writer; killed is what lost its writer before its end.
     """
-    with plain_errors("Interrupted."):
-        from fluxloop.listing import experiments_folder, list_experiments
-        from fluxloop.reports.experiments import experiments_json, experiments_table
+    from fluxloop.listing import experiments_folder, list_experiments
+    from fluxloop.reports.experiments import experiments_json, experiments_table
 
+    with plain_errors("Interrupted."):
         folder = experiments_folder(config) if output_dir is None else output_dir
         found = list_experiments(folder, limit=limit)
         told = experiments_json(found) if as_json else experiments_table(found)

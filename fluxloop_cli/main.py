@@ -34,6 +34,8 @@ class _Lazy(click.Group):
     def invoke(self, ctx: click.Context) -> Any:
         try:
             return super().invoke(ctx)
+        except KeyboardInterrupt:  # click would make it an exit code of 1
+            raise click.exceptions.Exit(130) from None
         except click.UsageError as error:  # it quotes what was typed
             from fluxloop.exceptions import UsageError
 

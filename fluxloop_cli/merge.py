@@ -37,10 +37,10 @@ def merge(ctx: click.Context, directories: tuple[str, ...], output: str, allow_p
     Names the directories of all shards of an experiment and writes what one run of
     it all would have written; the shards stay as they are.
     """
-    with plain_errors("Interrupted; nothing was written."):
-        from fluxloop import merge
-        from fluxloop.reports.rows import text_table
+    from fluxloop import merge
+    from fluxloop.reports.rows import text_table
 
+    with plain_errors("Interrupted; nothing was written."):
         result = merge(directories, output, allow_partial=allow_partial)
     tell(text_table(result.table()))
     ctx.exit(result.exit_code)

@@ -42,10 +42,10 @@ def experiment(directory: str, output: str | None, only: Literal["failed"] | Non
     index.md has the summary, the failures and a table of all runs; per_trace_analysis/
     has a page for each run. Experiments that run still, or were cut short, are fine.
     """
-    with plain_errors("Interrupted; what was there before is as it was."):
-        from fluxloop import load
-        from fluxloop.progress import shown_place
+    from fluxloop import load
+    from fluxloop.progress import shown_place
 
+    with plain_errors("Interrupted; what was there before is as it was."):
         index = load(directory).to_markdown(output, only=only, overwrite=overwrite)
         told = shown_place(str(index))
     tell(told)

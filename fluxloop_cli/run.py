@@ -154,12 +154,11 @@ def experiment(
     happened in each run.
     """
     kept = "nothing was written" if resume is None else "the same command goes on"
-    with plain_errors(f"Interrupted before the first run; {kept}."):
-        from fluxloop import Experiment
-        from fluxloop.background import end_soon
-        from fluxloop.config import default_config
-        from fluxloop.reports.rows import text_table
+    from fluxloop import Experiment
+    from fluxloop.config import default_config
+    from fluxloop.reports.rows import text_table
 
+    with plain_errors(f"Interrupted before the first run; {kept}."):
         is_begun = resume not in (None, "auto")  # and has its own configuration
         chosen = Experiment(
             config or (None if is_begun else default_config(optional=target is not None)),
@@ -180,8 +179,6 @@ def experiment(
         tell(result.headline(), err=True)
         if result.summary.not_run:
             tell(result.remaining(), err=True)
-    if result.left_running or result.summary.status == "interrupted":
-        end_soon(result.exit_code)
     ctx.exit(result.exit_code)
 
 

@@ -9,6 +9,8 @@ from contextlib import contextmanager
 
 import click
 
+from fluxloop_cli.entry import interrupts_raise
+
 
 def tell(text: str, *, err: bool = False) -> None:
     """Print what came out; a reader that has gone, as `head` or the terminal, changes nothing about it."""
@@ -28,6 +30,7 @@ def plain_errors(interrupted: str) -> Iterator[None]:
     from fluxloop.exceptions import FluxloopError, UsageError
 
     try:
+        interrupts_raise()
         yield
     except FluxloopError as error:
         click.echo(f"Error: {error}", err=True)

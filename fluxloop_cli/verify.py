@@ -27,9 +27,9 @@ def verify(ctx: click.Context, directory: str) -> None:
     Reads every line, compares ids across the files and counts with summary.json and
     config.yaml, and says what is wrong, where, and what a resume would do. Changes nothing.
     """
-    with plain_errors("Interrupted; nothing was changed."):
-        from fluxloop.verifying import verify as check
+    from fluxloop.verifying import verify as check
 
+    with plain_errors("Interrupted; nothing was changed."):
         verification = check(directory)
     tell(str(verification))
     ctx.exit(0 if verification.is_sound else 1)

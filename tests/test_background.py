@@ -1,10 +1,9 @@
-"""Work beside the caller's thread, and the end of a process whose threads do not end."""
+"""Work beside the caller's thread, and the end of an experiment whose threads do not end."""
 
 from __future__ import annotations
 
 import asyncio
 import contextvars
-import signal
 import subprocess
 import sys
 import threading
@@ -96,10 +95,11 @@ def wait_for_start(process: Spawned) -> None:
 
 
 def ended(process: Spawned) -> tuple[int | None, str]:
-    """Its exit code, and what it told last."""
+    """Its exit code, and the last line of its result."""
     process.expect(pexpect.EOF)
     process.close()
-    return process.exitstatus, str(process.before).rstrip().splitlines()[-1].strip().partition(";")[0]
+    (line,) = (line for line in str(process.before).splitlines() if "remaining" in line)
+    return process.exitstatus, line.strip().partition(";")[0]
 
 
 def test_no_thread_of_an_agent_keeps_the_process_alive(start: Start) -> None:
@@ -143,7 +143,7 @@ print(experiment.run().summary.status)
 
 
 def test_no_thread_of_fluxloops_own_keeps_a_script_alive(tmp_path: Path) -> None:
-    """Where nobody calls `end_soon`, a script ends behind agents that hang."""
+    """Where nobody calls `exit_soon`, a script ends behind agents that hang."""
     (tmp_path / "agents.py").write_text(AGENTS)
     ways = [("sleeping", "threads"), ("blocking", "asyncio"), ("hanging_in_to_thread", "asyncio")]
     scripts = [
@@ -156,46 +156,6 @@ def test_no_thread_of_fluxloops_own_keeps_a_script_alive(tmp_path: Path) -> None
         for script in scripts:
             script.kill()
             script.communicate()
-
-
-ENDING = """
-import sys, threading
-from fluxloop.background import end_soon
-if "hangs" in sys.argv:
-    threading.Thread(target=threading.Event().wait).start()
-end_soon(7)
-print("ending", flush=True)
-sys.exit(3)
-"""
-
-
-def ending(*arguments: str) -> subprocess.Popen[str]:
-    command = [sys.executable, "-c", ENDING, *arguments]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-
-
-def test_a_process_that_hangs_ends_soon() -> None:
-    """With the code that was asked for, and without a word."""
-    with ending("hangs") as process:
-        assert process.communicate(timeout=20) == ("ending\n", "")
-    assert process.returncode == 7
-
-
-def test_a_process_that_ends_by_itself_is_let_alone() -> None:
-    """It keeps its own code."""
-    with ending() as process:
-        assert process.communicate(timeout=20) == ("ending\n", "")
-    assert process.returncode == 3
-
-
-def test_ctrl_c_ends_a_process_that_is_about_to_end() -> None:
-    """With its code and without a traceback, at once."""
-    with ending("hangs") as process:
-        assert process.stdout is not None
-        assert process.stdout.readline() == "ending\n"
-        process.send_signal(signal.SIGINT)
-        assert process.communicate(timeout=20) == ("", "")
-    assert process.returncode == 7
 
 
 def test_work_in_a_thread_has_the_callers_context() -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import runpy
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -810,14 +809,6 @@ def test_completion() -> None:
     """The shell completes commands."""
     environment = {"_FLUXLOOP_COMPLETE": "bash_complete", "COMP_WORDS": "fluxloop r", "COMP_CWORD": "1"}
     assert CliRunner().invoke(main, prog_name="fluxloop", env=environment).output == "plain,run\n"
-
-
-def test_the_module_in_this_process(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    """The module calls the command."""
-    monkeypatch.setattr(sys, "argv", ["fluxloop", "--version"])
-    with pytest.raises(SystemExit) as caught:
-        runpy.run_module("fluxloop_cli", run_name="__main__")
-    assert (caught.value.code, capsys.readouterr().out) == (0, f"fluxloop {fluxloop.__version__}\n")
 
 
 def command(*arguments: str, cwd: Path, **environment: str) -> subprocess.CompletedProcess[str]:
