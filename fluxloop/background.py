@@ -12,6 +12,9 @@ from fluxloop.system import new_thread
 
 T = TypeVar("T")
 
+WAKE_SECONDS = 0.2
+"""How often a loop that awaits is woken: until it is, it does nothing about a signal that has come."""
+
 
 async def in_thread(work: Callable[[], T], *, name: str, on_cancel: Callable[[], None]) -> T:
     """Run `work` in a thread and return its result, while the calling loop goes on.
@@ -35,9 +38,18 @@ async def in_thread(work: Callable[[], T], *, name: str, on_cancel: Callable[[],
     new_thread(run, name).start()
     waiting = asyncio.wrap_future(done)
     try:
-        return await asyncio.shield(waiting)
+        await _ended(waiting)
     except asyncio.CancelledError:
         on_cancel()
-        await asyncio.wait([waiting])
+        await _ended(waiting)
         waiting.exception()  # asyncio need not tell it; the cancellation is what goes on
         raise
+    except BaseException:  # nobody awaits it any more
+        on_cancel()
+        raise
+    return waiting.result()
+
+
+async def _ended(waiting: asyncio.Future[T]) -> None:
+    while not waiting.done():
+        await asyncio.wait([waiting], timeout=WAKE_SECONDS)

@@ -244,7 +244,8 @@ class Execution:
             return "completed", None
         if self.interrupt.requested:
             if self.interrupt.signal is None:
-                self.progress.warn(f"Cancelled; {counted(left, 'run')} of {self.summary.planned} not run.")
+                not_run = f"{counted(left, 'run')} of {self.summary.planned} not run"
+                self.progress.warn(f"Cancelled; {not_run}. What is done is in {self.path}")
                 return "interrupted", "cancelled"
             return "interrupted", signal.Signals(self.interrupt.signal).name
         if schedule.stop_reason is not None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -191,6 +192,26 @@ def test_interrupting_the_kernel_leaves_what_hangs(notebook: Notebook, kind: str
     )
     assert "error" not in kinds
     assert text.splitlines()[-1] == "interrupted 0 2 1"
+
+
+@pytest.mark.parametrize(("kind", "executor"), EXECUTORS)
+def test_interrupting_the_kernel_cancels_what_a_cell_awaits(notebook: Notebook, kind: str, executor: str) -> None:
+    """`await run_async()` hears of it while its runs go on, ends as cancelled, and says where the results are."""
+    name = f"awaited_{executor}{kind}"
+    text, kinds = notebook.run(
+        f"await Experiment(target=slow{kind}, inputs=['a'], iterations=100_000, progress=False, name={name!r},\n"
+        f"                 executor={executor!r}).run_async()",
+        interrupt_at_start(notebook),
+    )
+    assert "error" in kinds
+    assert "CancelledError" in text
+    told = re.search(r"\[WARN\] Cancelled; (\d+) runs of 100000 not run\. What is done is in (\S+)", text)
+    assert told
+    text, _ = notebook.run(
+        f"import fluxloop\nr = fluxloop.load({told[2]!r})\n"
+        "print(r.summary.status, r.summary.not_run, 0 < len(r) == len(list(r)))"
+    )
+    assert text == f"interrupted {told[1]} True\n"
 
 
 AGENT = """
