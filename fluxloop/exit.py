@@ -90,6 +90,8 @@ def _say(main: int) -> None:
     """Name what the process waits for."""
     with suppress(Exception):  # names of threads, and files, are the agent's
         waited_for = [one_line(without_secrets(text)) for text in _waited_for(main)]
+        if not waited_for:
+            return  # the loop is being closed, which takes a while of its own where tasks do not end
         named = ", ".join(waited_for[:MAX_NAMED])
         more = f" and {len(waited_for) - MAX_NAMED} more" if len(waited_for) > MAX_NAMED else ""
         seconds = ENDING_SECONDS - SILENT_SECONDS
