@@ -23,6 +23,7 @@ from typing import Any
 from attrs import frozen
 
 from fluxloop.tracing.redaction import without_secrets
+from fluxloop.visible import visible, visible_line
 
 
 class FluxloopError(Exception):
@@ -31,6 +32,9 @@ class FluxloopError(Exception):
     def __init__(self, *args: Any) -> None:
         super().__init__(*args)
         self.redact(without_secrets)
+
+    def __str__(self) -> str:
+        return visible(super().__str__())  # it quotes files, names and what was typed
 
     def redact(self, redact: Callable[[str], str]) -> None:
         """Mask what is secret in the message."""
@@ -62,7 +66,7 @@ class Problem:
 
     def __str__(self) -> str:
         parts = [self.where, self.key, self.message]
-        return ": ".join(part for part in parts if part)
+        return visible_line(": ".join(part for part in parts if part))
 
 
 def _redacted(problem: Problem, redact: Callable[[str], str]) -> Problem:

@@ -18,7 +18,7 @@ from fluxloop.first_runs import FirstRuns
 from fluxloop.interrupt import Abandoned, Interrupt
 from fluxloop.notices import notices_to
 from fluxloop.plan import Plan
-from fluxloop.progress import Progress, clock, counted, one_line
+from fluxloop.progress import Progress, clock, counted
 from fluxloop.records import Attempt, PlannedRun, RunError, Trace
 from fluxloop.runner import Task
 from fluxloop.schedule import Limits, Schedule
@@ -31,6 +31,7 @@ from fluxloop.store.syncing import SyncError
 from fluxloop.summary import ExperimentStatus, Summary, SummaryBuilder
 from fluxloop.tracing.capture import message, type_name
 from fluxloop.tracing.context import Late
+from fluxloop.visible import one_line
 from fluxloop.watch import Watch
 
 SUGGEST_AFTER = 10

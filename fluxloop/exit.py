@@ -12,9 +12,10 @@ from contextlib import suppress
 from types import FrameType
 from typing import Any
 
-from fluxloop.progress import one_line, shown_place
+from fluxloop.progress import shown_place
 from fluxloop.system import System, new_thread
 from fluxloop.tracing.redaction import without_secrets
+from fluxloop.visible import one_line
 
 SILENT_SECONDS = 1.0
 """How long nothing is said about it: most that is left ends by then."""

@@ -31,7 +31,7 @@ from fluxloop.executors.chosen import limits_for
 from fluxloop.executors.remote.sending import refuse_in_worker
 from fluxloop.interrupt import Interrupt
 from fluxloop.plan import Cases, Plan, Shard, seed_of
-from fluxloop.progress import Progress, counted, one_line, progress_for, shown_place
+from fluxloop.progress import Progress, counted, progress_for, shown_place
 from fluxloop.provenance import ran_on
 from fluxloop.reports.preview import Preview, rows_skipped
 from fluxloop.result import ExperimentResult
@@ -62,6 +62,7 @@ from fluxloop.tracing.capture import capture
 from fluxloop.tracing.context import Late
 from fluxloop.tracing.output import screen
 from fluxloop.tracing.redaction import PATTERNS
+from fluxloop.visible import one_line
 
 
 class Experiment:

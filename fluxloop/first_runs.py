@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from attrs import define
 
-from fluxloop.progress import one_line, shown_place
+from fluxloop.progress import shown_place
 from fluxloop.records import ErrorKind, RunError
 from fluxloop.tracebacks import place
+from fluxloop.visible import one_line
 
 ENOUGH = 10
 """Runs that all fail alike, after which the others may be expected to."""

@@ -10,12 +10,14 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 
+from fluxloop.visible import visible
+
 Show = Callable[[str], None]
 
 
 def _on_stderr(text: str) -> None:
     with suppress(OSError, ValueError, AttributeError):  # closed, or none
-        sys.stderr.write(f"[WARN] {text}\n")
+        sys.stderr.write(f"[WARN] {visible(text)}\n")
 
 
 _show: ContextVar[Show] = ContextVar("fluxloop_notices", default=_on_stderr)

@@ -19,6 +19,7 @@ from fluxloop.records import Trace
 from fluxloop.schedule import Schedule
 from fluxloop.summary import ErrorGroup
 from fluxloop.verdict import verdict
+from fluxloop.visible import encodable, encoding_of, one_line, visible
 
 LOG_SECONDS = 5.0
 """The least time between two lines where there is no terminal."""
@@ -49,13 +50,6 @@ def clock(seconds: float) -> str:
     return f"{minutes // 60}h {minutes % 60:02d}m"
 
 
-def one_line(text: str, width: int = 160) -> str:
-    """Return text as one line without control characters, which could rewrite the terminal."""
-    line = "".join(char if char.isprintable() else " " for char in text[: width * 4])
-    line = " ".join(line.split())
-    return line if len(line) <= width else line[: width - 1] + "…"
-
-
 def told_error(group: ErrorGroup, width: int) -> str:
     """Return place, type and message of an error in one line."""
     where = f"{one_line(shown_place(group.place), 200)}: " if group.place else ""
@@ -83,7 +77,7 @@ class Screen:
     def __init__(self, stream: TextIO | None, redact: Callable[[str], str] = str) -> None:
         self._stream = stream
         self._redact = redact
-        self.encoding = getattr(stream, "encoding", None) or "utf-8"
+        self.encoding = encoding_of(stream)
 
     def shares_lines_with(self, stream: Any) -> bool:
         """Tell whether what is written to a stream stands on the same lines."""
@@ -97,7 +91,7 @@ class Screen:
     def write(self, text: str) -> int:
         """Write what the stream's encoding has, and marks for the rest."""
         with self._open() as stream:
-            stream.write(self._redact(text).encode(self.encoding, "replace").decode(self.encoding))
+            stream.write(encodable(self._redact(text), self.encoding))
         return len(text)
 
     def flush(self) -> None:
@@ -139,7 +133,7 @@ class Progress:
     def _line(self, line: str) -> None:
         with self._lock:  # a stall is told from a thread of its own
             self._begin_line()
-            self._screen.write(line + "\n")
+            self._screen.write(visible(line) + "\n")
             self._screen.flush()
 
     def _begin_line(self) -> None:
@@ -150,8 +144,9 @@ class Progress:
     def signal(self, line: str) -> None:
         """Tell what a signal does, from inside its handler."""
         # The handler may have interrupted a write of the stream's own, which takes no second.
+        text = f"\n[WARN] {visible(self._redact(line))}\n"
         with suppress(OSError):
-            os.write(2, f"\n[WARN] {self._redact(line)}\n".encode())
+            os.write(2, text.encode(self._screen.encoding, "replace"))
 
     def start(self, total: int) -> None:
         """Begin to count towards `total` runs."""

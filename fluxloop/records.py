@@ -12,6 +12,8 @@ from typing import Any, Literal
 
 from attrs import define
 
+from fluxloop.visible import one_line
+
 Status = Literal["ok", "error", "timeout", "crashed"]
 ErrorKind = Literal["agent", "infrastructure", "timeout"]
 ObservationType = Literal["agent", "tool", "generation", "span", "event"]
@@ -230,7 +232,8 @@ class Trace:
     observations: tuple[Observation, ...]
 
     def __repr__(self) -> str:
-        return f"<Trace {self.trace_id} of {self.input_id}: {self.status}, {self.observation_count} observations>"
+        named = f"{one_line(self.trace_id)} of {one_line(self.input_id)}"
+        return f"<Trace {named}: {self.status}, {self.observation_count} observations>"
 
     def summary(self) -> TraceSummary:
         """Return the short form of the trace."""

@@ -23,6 +23,7 @@ from fluxloop.store.recovery import count_superseded
 from fluxloop.store.rewriting import current_file
 from fluxloop.store.runs import StoredRuns
 from fluxloop.summary import Summary, SummaryBuilder, lasting_remarks
+from fluxloop.visible import one_line, visible, visible_line
 
 if TYPE_CHECKING:
     import pandas
@@ -131,13 +132,13 @@ class ExperimentResult:
         return frame
 
     def __repr__(self) -> str:
-        return f"<ExperimentResult {self.headline()}, {shown_place(str(self.path))}>"
+        return f"<ExperimentResult {self.headline()}, {visible_line(shown_place(str(self.path)))}>"
 
     def headline(self) -> str:
         """Return name, status and pass rate in one line."""
         summary = self.summary
         status = "" if summary.status == "completed" else f" ({summary.status})"
-        told = f"{summary.experiment_name}{status}: {summary.passed} of {summary.total_traces} runs passed"
+        told = f"{one_line(summary.experiment_name)}{status}: {summary.passed} of {summary.total_traces} runs passed"
         if summary.infrastructure:
             told += f", {summary.infrastructure} failed by infrastructure"
         if summary.not_run:
@@ -152,7 +153,7 @@ class ExperimentResult:
         """Show the result in a notebook."""
         rows = "".join(
             f"<tr><th style='text-align:left'>{html.escape(label)}</th>"
-            f"<td style='text-align:left'>{html.escape(text)}</td></tr>"
+            f"<td style='text-align:left'>{html.escape(visible(text))}</td></tr>"
             for label, text in self.table()
         )
         return f"<table><caption>{html.escape(self.headline())}</caption>{rows}</table>"

@@ -26,6 +26,7 @@ from fluxloop.store.rewriting import current_file, is_rewriting
 from fluxloop.store.runs import DamageError, StoredRun, StoredRuns, StoredTrace, is_whole
 from fluxloop.summary import Summary, SummaryBuilder
 from fluxloop.tracing.redaction import MASK
+from fluxloop.visible import visible_line
 
 MAX_FINDINGS = 20
 """Findings told; a damaged disk has thousands."""
@@ -66,7 +67,7 @@ class Verification:
     def __str__(self) -> str:
         whole = f"{counted(self.runs, 'run')} {'is' if self.runs == 1 else 'are'} whole in all files"
         more = [f"and {counted(self.unlisted, 'finding')} more"] if self.unlisted else []
-        return "\n".join([*map(str, self.findings), *more, whole, f"resume would {self.resume}"])
+        return "\n".join([*map(str, self.findings), *more, whole, visible_line(f"resume would {self.resume}")])
 
 
 def verify(path: str | os.PathLike[str]) -> Verification:

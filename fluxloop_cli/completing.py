@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -50,6 +51,7 @@ def _paths(ctx: click.Context) -> list[str]:
     from fluxloop.exceptions import FluxloopError
     from fluxloop.listing import experiment_paths, experiments_folder
     from fluxloop.progress import shown_place
+    from fluxloop.visible import encodable, encoding_of
 
     given = ctx.params.get("output_dir")
     try:
@@ -58,7 +60,9 @@ def _paths(ctx: click.Context) -> list[str]:
     except (FluxloopError, OSError):
         return []  # a command line that is being written is no place for complaints
     taken = ctx.params.get("directories") or ()
-    return [path for path in told if path.isprintable() and path not in taken]
+    encoding = encoding_of(sys.stdout)
+    shown = [path for path in told if path.isprintable() and encodable(path, encoding) == path]
+    return [path for path in shown if path not in taken]
 
 
 def _quoted(path: str) -> str:

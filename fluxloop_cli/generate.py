@@ -9,7 +9,7 @@ import click
 
 from fluxloop_cli.completing import files
 from fluxloop_cli.parameters import INTEGER_OR_NONE
-from fluxloop_cli.telling import plain_errors, tell
+from fluxloop_cli.telling import plain_errors, tell, tell_path
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -99,8 +99,11 @@ def inputs(config: str | None, output: str | None, quiet: bool, **options: Any) 
             kept = unfinished(config, output)
             if kept is None:
                 raise
-            click.echo(f"Interrupted; {kept}.", err=True)
+            tell(f"Interrupted; {kept}.", err=True)
             raise click.exceptions.Exit(130) from None
     if made.remark:
         tell(f"[WARN] {made.remark}", err=True)
-    tell(str(made.path) if quiet else str(made))
+    if quiet:
+        tell_path(str(made.path))
+    else:
+        tell(str(made))

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import importlib
+import sys
 from typing import Any
 
 import click
+
+from fluxloop_cli.telling import tell
 
 _COMMANDS = {
     "config": ("fluxloop_cli.config", "Look at the configuration."),
@@ -38,12 +41,13 @@ class _Lazy(click.Group):
             raise click.exceptions.Exit(130) from None
         except click.UsageError as error:  # it quotes what was typed
             from fluxloop.exceptions import UsageError
+            from fluxloop.visible import encodable, encoding_of
 
             said = error.format_message()
-            masked = str(UsageError(said))
-            if masked == said:
+            told = encodable(str(UsageError(said)), encoding_of(sys.stderr))
+            if told == said:
                 raise
-            raise click.UsageError(masked, error.ctx) from None
+            raise click.UsageError(told, error.ctx) from None
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Commands"):
@@ -54,7 +58,7 @@ def _version(ctx: click.Context, option: click.Parameter, value: bool) -> None:
     if value and not ctx.resilient_parsing:
         from fluxloop import __version__
 
-        click.echo(f"fluxloop {__version__}")
+        tell(f"fluxloop {__version__}")
         ctx.exit()
 
 

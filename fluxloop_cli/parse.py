@@ -7,7 +7,7 @@ from typing import Literal
 import click
 
 from fluxloop_cli.completing import experiments, folders
-from fluxloop_cli.telling import plain_errors, tell
+from fluxloop_cli.telling import plain_errors, tell_path
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -48,4 +48,4 @@ def experiment(directory: str, output: str | None, only: Literal["failed"] | Non
     with plain_errors("Interrupted; what was there before is as it was."):
         index = load(directory).to_markdown(output, only=only, overwrite=overwrite)
         told = shown_place(str(index))
-    tell(told)
+    tell_path(told)

@@ -10,7 +10,7 @@ import click
 
 from fluxloop_cli.completing import files, folders, resumable
 from fluxloop_cli.parameters import INTEGER_OR_NONE, NUMBER_OR_NONE
-from fluxloop_cli.telling import plain_errors, tell
+from fluxloop_cli.telling import plain_errors, tell, tell_path
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -170,11 +170,14 @@ def experiment(
             **options,
         )
         if dry_run:
-            click.echo(str(chosen.preview()))
+            tell(str(chosen.preview()))
             return
         with redirect_stdout(sys.stderr) if quiet else nullcontext():
             result = chosen.run()
-    tell(str(result.path) if quiet else text_table(result.table()))
+    if quiet:
+        tell_path(str(result.path))
+    else:
+        tell(text_table(result.table()))
     if quiet and result.exit_code:
         tell(result.headline(), err=True)
         if result.summary.not_run:

@@ -13,7 +13,29 @@ from fluxloop_cli.entry import interrupts_raise
 
 
 def tell(text: str, *, err: bool = False) -> None:
-    """Print what came out; a reader that has gone, as `head` or the terminal, changes nothing about it."""
+    """Print what came out, with a sign for each character that is none and a mark for what the screen has not.
+
+    A reader that has gone, as `head` or the terminal, changes nothing about it.
+    """
+    from fluxloop.visible import encodable, encoding_of, visible
+
+    stream = sys.stderr if err else sys.stdout
+    _write(encodable(visible(text), encoding_of(stream)), err)
+
+
+def tell_path(path: str) -> None:
+    """Print a path; to a program that reads it, byte by byte."""
+    from fluxloop.visible import encodable, encoding_of
+
+    if sys.stdout is None or sys.stdout.isatty():
+        tell(path)
+    elif encodable(path, encoding_of(sys.stdout)) == path:
+        _write(path, err=False)
+    else:
+        _write(os.fsencode(path), err=False)
+
+
+def _write(text: str | bytes, err: bool) -> None:
     try:
         click.echo(text, err=err)
     except OSError:
@@ -33,8 +55,8 @@ def plain_errors(interrupted: str) -> Iterator[None]:
         interrupts_raise()
         yield
     except FluxloopError as error:
-        click.echo(f"Error: {error}", err=True)
+        tell(f"Error: {error}", err=True)
         raise click.exceptions.Exit(2 if isinstance(error, UsageError) else 1) from error
     except KeyboardInterrupt:
-        click.echo(interrupted, err=True)
+        tell(interrupted, err=True)
         raise click.exceptions.Exit(130) from None

@@ -18,12 +18,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fluxloop.plan import Plan
-from fluxloop.progress import BarProgress, LogProgress, Progress, clock, one_line, progress_for
+from fluxloop.progress import BarProgress, LogProgress, Progress, clock, progress_for
 from fluxloop.records import Attempt, Case, PlannedRun, RunError
 from fluxloop.reports.rows import text_table
 from fluxloop.schedule import Limits, Schedule, Urgency
 from fluxloop.testing import make_trace
 from fluxloop.tracing.output import captured_output, screen
+from fluxloop.visible import one_line
 
 AGENTS = """
 import os, sys, time

@@ -11,32 +11,11 @@ from typing import Any
 
 import msgspec
 
-# Of the characters one cannot see: controls, half characters, marks that turn the direction of writing, spaces of no
-# width, and the tags in which texts are hidden. Joiners stay, because emoji and some scripts are written with them.
-_UNSEEN = re.compile(
-    "[\x00-\x08\x0b-\x1f\x7f-\x9f\xad\u061c\u180e\u200b\u200e\u200f\u2028-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb"
-    "\ud800-\udfff\U000e0000-\U000e007f]"
-)
+from fluxloop.visible import visible
+
 _RUNS = {mark: re.compile(f"{mark}{{3,}}") for mark in "`~"}
 _TICKS = re.compile("`+")
 _MEANS_SOMETHING = re.compile(r"(?<!\w)_|_(?!\w)|:(?=//|\w+:)|[\\`*{}\[\]<>#|~&$@^=+!]")
-
-
-def visible(text: str) -> str:
-    """Return text with a visible sign for each character that is none, but for line ends and tabs.
-
-    Example:
-        >>> visible("\\x1b[31mred\\u202e")
-        '␛[31mred⟨U+202E⟩'
-    """
-    return text if text.isprintable() else _UNSEEN.sub(_sign, text.replace("\r\n", "\n"))
-
-
-def _sign(found: re.Match[str]) -> str:
-    number = ord(found[0])
-    if number < 0x20:
-        return chr(0x2400 + number)
-    return "␡" if number == 0x7F else f"⟨U+{number:04X}⟩"
 
 
 def line(text: str, width: int) -> str:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 
 import attrs
-import msgspec
 
 from fluxloop.listing import ListedExperiment
-from fluxloop.progress import one_line, shown_place
+from fluxloop.progress import shown_place
+from fluxloop.visible import one_line
 
 _UNITS = ("B", "kB", "MB", "GB", "TB")
 _HEADINGS = ("started (UTC)", "status", "runs", "pass rate", "size", "experiment")
@@ -33,7 +34,8 @@ def experiments_table(experiments: Sequence[ListedExperiment]) -> str:
 def experiments_json(experiments: Sequence[ListedExperiment]) -> str:
     """Return the same as a JSON array."""
     rows = [attrs.asdict(one) | {"path": shown_place(str(one.path))} for one in experiments]
-    return msgspec.json.format(msgspec.json.encode(rows), indent=2).decode()
+    # In ASCII, which every screen and pipe can take as it is, also of names that are not UTF-8.
+    return json.dumps(rows, indent=2)
 
 
 def _row(one: ListedExperiment) -> tuple[str, ...]:

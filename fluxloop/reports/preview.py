@@ -5,6 +5,7 @@ from __future__ import annotations
 from attrs import frozen
 
 from fluxloop.progress import counted
+from fluxloop.visible import visible_line
 
 
 @frozen(kw_only=True)
@@ -28,20 +29,19 @@ class Preview:
     """Unfinished experiments that cannot be taken up, each with why."""
 
     def __str__(self) -> str:
-        return "\n".join(
-            (
-                f"inputs      {self.inputs}{rows_skipped(self.empty_rows)}",
-                f"iterations  {self.iterations}",
-                f"runs        {self.runs}",
-                *([] if self.shard is None else [f"shard       {self.shard}"]),
-                *([] if self.resumed is None else [f"resumes     {self.resumed}"]),
-                f"target      {self.target}",
-                f"binding     {self.binding}",
-                f"executor    {self.executor}",
-                f"output      {self.output}",
-                *self.passed_over,
-            )
+        rows = (
+            f"inputs      {self.inputs}{rows_skipped(self.empty_rows)}",
+            f"iterations  {self.iterations}",
+            f"runs        {self.runs}",
+            *([] if self.shard is None else [f"shard       {self.shard}"]),
+            *([] if self.resumed is None else [f"resumes     {self.resumed}"]),
+            f"target      {self.target}",
+            f"binding     {self.binding}",
+            f"executor    {self.executor}",
+            f"output      {self.output}",
+            *self.passed_over,
         )
+        return "\n".join(map(visible_line, rows))
 
 
 def rows_skipped(empty: int) -> str:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from fluxloop.progress import counted, one_line, told_error
+from fluxloop.progress import counted, told_error
 from fluxloop.summary import ErrorGroup, Summary
+from fluxloop.visible import one_line
 
 MAX_ERRORS = 5
 MAX_FAILING = 8

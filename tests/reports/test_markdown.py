@@ -23,7 +23,7 @@ from markdown_it.token import Token
 import fluxloop
 from fluxloop import Experiment, ExperimentResult, OutputError, UsageError
 from fluxloop.records import Observation, ObservedError, RunError, Trace, Usage
-from fluxloop.reports.escaping import block, cell, code, fenced, line, visible
+from fluxloop.reports.escaping import block, cell, code, fenced, line
 from fluxloop.reports.folder import MARK
 from fluxloop.reports.page import MAX_OBSERVATIONS, MAX_TEXT, trace_page
 from fluxloop.store.codec import encode
@@ -32,6 +32,7 @@ from fluxloop.store.lock import DirectoryLock
 from fluxloop.summary import SummaryBuilder
 from fluxloop.testing import make_trace
 from fluxloop.tracebacks import frames_of
+from fluxloop.visible import visible
 
 PARSER = MarkdownIt("commonmark").enable(["table", "strikethrough"])
 FRAMES = """Traceback (most recent call last):
