@@ -9,13 +9,18 @@ _Entry = tuple[int, int, int, int]
 """Of an input: its id and its source, each as a hash and 0 for none; its runs and how many of them passed."""
 
 
+_SPREAD, _FIRST = 16, 1024
+"""How far the places of inputs may be apart, so that a place for each is less than what one far away takes."""
+
+
 class Clusters:
     """Count the runs of each input; what comes from one source is one cluster.
 
     An input's source is what it names as `source_id`, else itself when another input names it. That holds over
     several steps: what was made of a variation belongs to the source of the variation.
 
-    Runs may come in any order. An input takes 24 bytes, whatever its id: of ids only the hash is kept.
+    Runs may come in any order. An input takes 24 bytes, whatever its id: of ids only the hash is kept. One that stands
+    far beyond the others, as in a shard or a damaged file, takes more, and nothing is kept for those between.
 
     Example:
         >>> clusters = Clusters()
@@ -30,6 +35,7 @@ class Clusters:
         self._sources = array("q")
         self._runs = array("I")
         self._passes = array("I")
+        self._added = 0
         # A position has a second input where an experiment went on by force with other inputs.
         self._others: dict[tuple[int, int, int], list[int]] = {}
 
@@ -45,6 +51,11 @@ class Clusters:
         """
         # A hash is 8 bytes; 0 is kept for none.
         id, source = hash(input_id) or 1, 0 if source_id is None else hash(source_id) or 1
+        self._added += 1
+        is_far = index >= len(self._ids) and index >= _SPREAD * (self._added + _FIRST)
+        if is_far or (self._others and (index, id, source) in self._others):
+            self._count_other((index, id, source), judged, passed)
+            return
         if index >= len(self._ids):
             for column in (self._ids, self._sources, self._runs, self._passes):
                 column.frombytes(bytes((index + 1 - len(column)) * column.itemsize))
@@ -52,12 +63,15 @@ class Clusters:
         if not known:
             self._ids[index], self._sources[index] = id, source
         elif known != id or self._sources[index] != source:
-            counts = self._others.setdefault((index, id, source), [0, 0])
-            counts[0] += judged
-            counts[1] += passed
+            self._count_other((index, id, source), judged, passed)
             return
         self._runs[index] += judged
         self._passes[index] += passed
+
+    def _count_other(self, key: tuple[int, int, int], judged: bool, passed: bool) -> None:
+        counts = self._others.setdefault(key, [0, 0])
+        counts[0] += judged
+        counts[1] += passed
 
     def counts(self) -> tuple[Sequence[int], Sequence[int]]:
         """Return the judged runs of each cluster, and how many of them passed; some clusters may have none."""

@@ -22,8 +22,12 @@ class Cases(Protocol):
 _SHARD = re.compile(r" *([0-9]{1,6}) */ *([0-9]{1,6}) *")
 
 
+_STRETCH = 4096
+"""Positions kept together."""
+
+
 class Positions:
-    """Which runs of a plan, by their position from 0; a bit for each.
+    """Which runs of a plan, by their position from 0; about a bit for each, however far apart they are.
 
     Example:
         >>> done = Positions()
@@ -36,23 +40,26 @@ class Positions:
     """
 
     def __init__(self) -> None:
-        self._bits = bytearray()
+        self._stretches: dict[int, bytearray] = {}
         self._count = 0
 
     def add(self, position: int) -> bool:
         """Add a position; return False when it was there already."""
-        byte, bit = position >> 3, 1 << (position & 7)
-        if byte >= len(self._bits):
-            self._bits.extend(bytes(byte + 1 - len(self._bits)))
-        if self._bits[byte] & bit:
+        stretch, place = divmod(position, _STRETCH)
+        bits = self._stretches.get(stretch)
+        if bits is None:
+            bits = self._stretches[stretch] = bytearray(_STRETCH // 8)
+        byte, bit = place >> 3, 1 << (place & 7)
+        if bits[byte] & bit:
             return False
-        self._bits[byte] |= bit
+        bits[byte] |= bit
         self._count += 1
         return True
 
     def __contains__(self, position: int) -> bool:
-        byte = position >> 3
-        return byte < len(self._bits) and bool(self._bits[byte] & 1 << (position & 7))
+        bits = self._stretches.get(position // _STRETCH)
+        place = position % _STRETCH
+        return bits is not None and bool(bits[place >> 3] & 1 << (place & 7))
 
     def __len__(self) -> int:
         return self._count
@@ -60,8 +67,10 @@ class Positions:
     @property
     def end(self) -> int:
         """One more than the last of them."""
-        bits = self._bits.rstrip(b"\0")
-        return 8 * (len(bits) - 1) + bits[-1].bit_length() if bits else 0
+        if not self._stretches:
+            return 0
+        last = max(self._stretches)
+        return last * _STRETCH + int.from_bytes(self._stretches[last], "little").bit_length()
 
 
 @frozen

@@ -14,6 +14,9 @@ from attrs import define
 
 from fluxloop.visible import one_line
 
+_MOST = 2**63 - 1
+"""What a whole number can be in every reader of JSON."""
+
 Status = Literal["ok", "error", "timeout", "crashed"]
 ErrorKind = Literal["agent", "infrastructure", "timeout"]
 ObservationType = Literal["agent", "tool", "generation", "span", "event"]
@@ -63,7 +66,7 @@ class Usage:
 
 
 def _sum(one: int | None, other: int | None) -> int | None:
-    return other if one is None else one if other is None else one + other
+    return other if one is None else one if other is None else min(one + other, _MOST)
 
 
 @define(slots=False)

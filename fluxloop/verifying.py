@@ -31,6 +31,8 @@ from fluxloop.visible import visible_line
 MAX_FINDINGS = 20
 """Findings told; a damaged disk has thousands."""
 
+_STRETCH = 64
+
 _NOT_COUNTED = (
     *("status", "stop_reason", "started_at", "completed_at", "ran_on", "fail_under", "experiment_name", "remarks"),
     *("errors", "errors_not_grouped"),  # by place, which is told by what the machine has installed
@@ -96,8 +98,8 @@ class _Check:
         self._unlisted = 0
         self._runs = 0
         self._is_damaged = False
-        self._indices = array("q")
-        """The input each place in an iteration stands for."""
+        self._indices: dict[int, array[int]] = {}
+        """The input each place in an iteration stands for, by stretches of places."""
         self._plan = _Plan()
         self._done = 0
         """Runs that are the plan's."""
@@ -191,12 +193,13 @@ class _Check:
         if plan.inputs is None:
             return
         iteration, place = divmod(position, plan.inputs)
-        missing = place + 1 - len(self._indices)
-        if missing > 0:
-            self._indices.extend([-1] * missing)
-        if self._indices[place] not in (-1, trace.input_index):
+        stretch, within = divmod(place, _STRETCH)
+        indices = self._indices.setdefault(stretch, array("q"))
+        if not indices:
+            indices.extend([-1] * _STRETCH)
+        if indices[within] not in (-1, trace.input_index):
             yield f"an input at {trace.input_index}, where its id is of another"
-        self._indices[place] = trace.input_index
+        indices[within] = trace.input_index
         is_taken = plan.shard is None or plan.shard.takes(position)
         if not is_taken and "runner.shard" not in plan.forced:
             yield f"not one of shard {plan.shard}"

@@ -123,6 +123,29 @@ def test_shards_merged_have_the_clusters_of_the_whole(tmp_path: Path) -> None:
     assert fluxloop.merge(shards, tmp_path / "merged").summary.pass_rate == whole
 
 
+@given(experiments(), st.randoms(use_true_random=False))
+def test_it_makes_no_difference_how_far_inputs_are_apart(runs: list[Run], rng: random.Random) -> None:
+    """One whose place is far beyond the number of runs, as in a shard of many inputs, is counted as any."""
+    places = [rng.choice([index, index * 10**9, index + 16_400]) for index in range(MOST)]
+    far = [run._replace(index=places[run.index]) for run in runs]
+    filled = far + [run for _ in range(40) for run in far]  # so that places which were far no longer are
+    assert counted(far) == reference(runs)
+    assert counted(filled) == [(41 * judged, 41 * passed) for judged, passed in reference(runs)]
+
+
+def test_what_is_far_takes_no_more_than_a_run() -> None:
+    """Memory grows with the runs, not with the places of their inputs."""
+    clusters = Clusters()
+    tracemalloc.start()
+    try:
+        for number in range(1000):
+            clusters.add(number * 10**12, f"i{number}", None, judged=True, passed=True)
+        assert tracemalloc.get_traced_memory()[1] < 1000 * 1000
+    finally:
+        tracemalloc.stop()
+    assert sum(clusters.counts()[0]) == 1000
+
+
 def test_an_input_takes_a_few_bytes() -> None:
     """Whatever its id, however many runs it has, and whether it names a source or not."""
     count = 50_000

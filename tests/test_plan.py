@@ -6,7 +6,7 @@ import attrs
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from fluxloop.plan import Plan, Shard, run_seed, seed_of
+from fluxloop.plan import Plan, Positions, Shard, run_seed, seed_of
 from fluxloop.records import Case, PlannedRun
 
 
@@ -25,6 +25,18 @@ def test_a_plan_is_every_case_in_every_iteration(count: int, iterations: int, se
     assert len({run.trace_id for run in runs}) == len(runs)
     assert [run.seed for run in runs] == [run_seed(seed, run.case.id, run.iteration) for run in runs]
     assert list(plan) == runs
+
+
+@given(st.lists(st.integers(0, 10**9) | st.integers(0, 20_000)), st.lists(st.integers(0, 20_000)))
+def test_positions_are_a_set(added: list[int], asked: list[int]) -> None:
+    """Whatever is added, in any order and however far apart, is in it, and nothing else."""
+    positions, expected = Positions(), set[int]()
+    for position in added:
+        assert positions.add(position) == (position not in expected)
+        expected.add(position)
+    assert len(positions) == len(expected)
+    assert positions.end == max(expected, default=-1) + 1
+    assert [one in positions for one in (*asked, *added)] == [one in expected for one in (*asked, *added)]
 
 
 @given(st.integers(1, 2000), st.integers(1, 3))

@@ -23,7 +23,14 @@ MAX_DIFFERENCES = 20
 _BUFFER = 1 << 20
 _PREFIX = "trace_"
 _MAX_DIGITS = 9
-"""Of the number in a trace id; a damaged one must not fill the memory, which has a bit for each."""
+"""Of the number in a trace id."""
+_MAX_INDEX = 10**9
+_MAX_WHOLE = 1 << 63
+_MAX_MS = 1e15
+"""What no run has; a damaged figure must not fill the memory, or be more than a file can hold in sum."""
+
+
+_NO_USAGE = Usage(None, None)
 
 
 class DamageError(OutputError):
@@ -317,7 +324,29 @@ def _next_trace(traces: _Lines) -> StoredTrace | None:
     elif trace.observation_count != len(trace.observations):
         counted = f"observation_count is {trace.observation_count} beside {len(trace.observations)} observations"
         raise traces.damage(counted)
+    elif absurd := _absurd(trace):
+        raise traces.damage(absurd)
     return trace
+
+
+def _absurd(trace: StoredTrace) -> str | None:
+    """Say which figure of a run no run can have, or None."""
+    if not 0 <= trace.input_index < _MAX_INDEX:
+        return f"input_index is {trace.input_index}, expected the place of an input, from 0 to {_MAX_INDEX - 1}"
+    usage = trace.usage or _NO_USAGE
+    for name, value, least in (
+        ("iteration", trace.iteration, 0),
+        ("attempts", trace.attempts, 1),
+        ("seed", trace.seed, 0),
+        ("usage.input_tokens", usage.input_tokens or 0, -_MAX_WHOLE),
+        ("usage.output_tokens", usage.output_tokens or 0, -_MAX_WHOLE),
+    ):
+        if not least <= value < _MAX_WHOLE:
+            return f"{name} is {value}, expected a whole number from {least}"
+    for name, duration in (("duration_ms", trace.duration_ms), ("total_ms", trace.total_ms)):
+        if not -_MAX_MS < duration < _MAX_MS:
+            return f"{name} is {duration}, expected milliseconds"
+    return None
 
 
 def _next_observations(observations: _Lines, trace: StoredTrace) -> tuple[bytes, Problem | None] | None:
