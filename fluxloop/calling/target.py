@@ -269,11 +269,18 @@ def _refuse_other_project(name: str) -> None:
     meant = PathFinder.find_spec(top) if loaded else None
     if meant is None or meant.origin is None or not os.path.exists(meant.origin):
         return
-    if not os.path.samefile(os.path.dirname(str(loaded)), os.path.dirname(meant.origin)):
+    if not _is_one_folder(os.path.dirname(str(loaded)), os.path.dirname(meant.origin)):
         raise _NotFoundError(
             f"{top!r} is imported from {loaded} already, but {meant.origin} is meant here; "
             "rename one, or use a process for each"
         )
+
+
+def _is_one_folder(one: str, other: str) -> bool:
+    try:
+        return os.path.samefile(one, other)
+    except OSError:  # the folder of what was imported is gone
+        return False
 
 
 def _missing_module(reference: str, name: str, missing: str) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-import tempfile
+import secrets
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -13,7 +13,7 @@ from typing import Any, BinaryIO
 import msgspec
 
 from fluxloop.exceptions import GenerationError, OutputError
-from fluxloop.store.lines import sync, sync_directory, umask
+from fluxloop.store.lines import sync, sync_directory
 
 _BUFFER = 1 << 18
 
@@ -72,7 +72,8 @@ def new_file(path: Path, *, overwrite: bool) -> Iterator[BinaryIO]:
     target = Path(os.path.realpath(path)) if overwrite else path
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(prefix=f".{target.name[:100]}.", dir=target.parent)
+        temporary = str(target.parent / f".{target.name[:100]}.{secrets.token_hex(6)}")
+        handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
     except OSError as error:
         raise GenerationError(f"{path}: cannot be written: {error.strerror or error}") from None
     try:
@@ -80,7 +81,6 @@ def new_file(path: Path, *, overwrite: bool) -> Iterator[BinaryIO]:
             yield file
             file.flush()
             sync(file.fileno())
-        os.chmod(temporary, 0o666 & ~umask())
         _publish(temporary, target, overwrite=overwrite)
         sync_directory(target.parent)
     except _NothingError:

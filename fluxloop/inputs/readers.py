@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import csv
+import importlib.util
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,19 @@ from fluxloop.inputs.text import NOT_UTF8, not_text, not_utf8
 Entries = Iterator[tuple[int, Any]]
 """Line (from 1) and entry."""
 
-_CSV_CELL = 1 << 30
+
+def _own_csv() -> Any:
+    """What the `csv` module rests on, with a limit of its own: that of `csv` holds for the whole process."""
+    spec = importlib.util.find_spec("_csv")
+    assert spec is not None
+    assert spec.loader is not None
+    module: Any = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    module.field_size_limit(1 << 30)
+    return module
+
+
+_csv = _own_csv()
 
 
 class Row(dict[str, Any]):
@@ -66,14 +78,11 @@ def read_csv(path: Path) -> Entries:
     Raises:
         InputError: a row has more cells than the header, or the file is not UTF-8.
     """
-    limit = csv.field_size_limit(_CSV_CELL)
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
-            yield from _rows(path, csv.reader(file, strict=True))
+            yield from _rows(path, _csv.reader(file, strict=True))
     except UnicodeDecodeError:
         raise InputError([not_text(path)]) from None
-    finally:
-        csv.field_size_limit(limit)
 
 
 def _rows(path: Path, reader: Any) -> Entries:
@@ -96,7 +105,7 @@ def _rows(path: Path, reader: Any) -> Entries:
             line = reader.line_num + 1
     except StopIteration:
         return
-    except csv.Error as error:
+    except _csv.Error as error:
         hint = "; is a quote not closed?" if "end of data" in str(error) else ""
         raise InputError([Problem(f"{path}:{line}", f"not valid CSV: {error}{hint}")]) from None
 

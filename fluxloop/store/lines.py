@@ -153,10 +153,3 @@ def replace(path: Path, content: bytes) -> None:
             System.unlink(temporary)
         raise
     sync_directory(path.parent)
-
-
-def umask() -> int:
-    """Return which permissions new files of this process lack."""
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask

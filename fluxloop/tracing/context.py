@@ -123,6 +123,7 @@ class OpenRun:
     __slots__ = (
         "__weakref__",
         "_face",
+        "_parents",
         "_planned",
         "attempt",
         "closed",
@@ -152,6 +153,7 @@ class OpenRun:
         self.offset = offset
         """Nanoseconds from the performance counter to the wall clock, fixed for the run."""
         self.observations: list[Observation] = []
+        self._parents: dict[str, str | None] = {}
         self.streams: dict[str, ReferenceType[Any]] = {}
         """The calls whose streams are open, by the ids of their observations."""
         self.stdout: list[str] = []
@@ -194,6 +196,12 @@ class OpenRun:
         )
         self.observations.append(observation)
         return observation, start
+
+    def parent_of(self, id: str) -> str | None:
+        """Return the id of the observation that one is below, or None."""
+        for one in self.observations[len(self._parents) :]:
+            self._parents[one.id] = one.parent_id
+        return self._parents.get(id)
 
     def end_streams(self, end: int) -> None:
         """End the observations of streams that are open still, with what has passed."""

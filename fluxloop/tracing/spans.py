@@ -67,9 +67,8 @@ class Span:
         scope = current.get()
         inside = "" if scope is None else scope[1]
         if scope is not None and inside not in self._open:  # it is below another observation
-            parents = {one.id: one.parent_id for one in scope[0].observations}
             while inside is not None and inside not in self._open:
-                inside = parents.get(inside)
+                inside = scope[0].parent_of(inside)
         # Else it is closed from outside its task.
         return inside if inside in self._open else next(reversed(self._open), None)
 
