@@ -60,3 +60,16 @@ def plain_errors(interrupted: str) -> Iterator[None]:
     except KeyboardInterrupt:
         tell(interrupted, err=True)
         raise click.exceptions.Exit(130) from None
+    except FileNotFoundError:
+        if _has_working_directory():
+            raise
+        tell("Error: the working directory is gone; change to a folder that is there", err=True)
+        raise click.exceptions.Exit(2) from None
+
+
+def _has_working_directory() -> bool:
+    try:
+        os.getcwd()
+    except FileNotFoundError:
+        return False
+    return True

@@ -26,7 +26,7 @@ from fluxloop_cli.main import main
 ROOT = Path(__file__).parent.parent
 NAME = "naïve ✓ 日本 😀"
 AGENT = """
-def run(text):
+def run(text, style=None):
     if "fail" in text:
         raise ValueError("cannot 😀 ✓ ж 日本")
     return text
@@ -222,3 +222,100 @@ def test_errors_and_notices_are_visible_text(capsys: pytest.CaptureFixture[str])
     assert "\n" not in str(problem)
     notice(HOSTILE)
     assert not SHOWN.search(capsys.readouterr().err)
+
+
+BAD = os.fsdecode(b"x\xe9")  # no UTF-8, as old archives and foreign disks have it
+NAMES = {
+    "run": (0, f"run experiment --target screens_agent:run --inputs {BAD}.jsonl --no-progress"),
+    "run quietly": (0, f"run experiment --target screens_agent:run --inputs {BAD}.jsonl --output-dir {BAD} --quiet"),
+    "a name": (2, f"run experiment --name {BAD}"),
+    "a target": (2, f"run experiment --target {BAD}:run"),
+    "an input's id": (2, f"run experiment --input-id {BAD}"),
+    "a persona": (2, f"run experiment --persona {BAD}"),
+    "a value": (2, f"run experiment --set runner.args.model={BAD}"),
+    "a description": (0, f"run experiment --set description={BAD}"),
+    "an argument": (0, f"run experiment --set runner.args.style={BAD}"),
+    "arguments shown": (0, f"config show --set runner.args.style={BAD}"),
+    "a key": (2, f"run experiment --set {BAD}=1"),
+    "a field": (2, f"run experiment --map input={BAD}"),
+    "an option": (2, f"run experiment --{BAD}"),
+    "a configuration": (0, f"run experiment --config {BAD}.yaml --dry-run"),
+    "resume": (0, f"run experiment --resume {BAD}_20250101_000000"),
+    "resume nothing": (2, f"run experiment --resume absent{BAD}"),
+    "config show": (0, f"config show --inputs {BAD}.jsonl"),
+    "list": (0, "list --output-dir ."),
+    "list as JSON": (0, "list --output-dir . --json"),
+    "list there": (2, f"list --output-dir absent{BAD}"),
+    "verify": (0, f"verify {BAD}_20250101_000000"),
+    "parse": (0, f"parse experiment {BAD}_20250101_000000"),
+    "parse to": (0, f"parse experiment {BAD}_20250101_000000 --output {BAD}"),
+    "merge": (2, f"merge {BAD}_20250101_000000 --output {BAD}"),
+    "generate": (0, f"generate inputs --output {BAD}new.jsonl --quiet"),
+    "generate YAML": (0, f"generate inputs --output {BAD}new.yaml"),
+    "generate for": (2, f"generate inputs --persona {BAD}"),
+    "init": (0, f"init {BAD}"),
+}
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_names_that_are_no_text_are_names(
+    name: str, prepared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each command works on files whose names are not UTF-8, or says what it cannot take."""
+    folder = tmp_path / BAD / "project"
+    shutil.copytree(prepared, folder)
+    (folder / "in.jsonl").rename(folder / f"{BAD}.jsonl")
+    (folder / "in.jsonl").symlink_to(f"{BAD}.jsonl")
+    (folder / f"{BAD}.yaml").write_bytes((folder / "configs/simulation.yaml").read_bytes())
+    (whole,) = (folder / "experiments").glob("whole_*")
+    whole.rename(folder / f"{BAD}_20250101_000000")
+    monkeypatch.chdir(folder)
+    code, command = NAMES[name]
+    try:
+        found, out, err = told("utf-8", command)
+    finally:
+        sys.modules.pop("screens_agent", None)
+    assert found == code, err
+    assert "Traceback" not in err
+    assert out + err
+
+
+GONE = {
+    **{name: command for name, (_, command) in COMMANDS.items() if "EXPERIMENT" not in command},
+    "resume": "run experiment --resume some",
+    "resume auto": "run experiment --resume auto --target json:dumps",
+    "run with inputs": "run experiment --target json:dumps --inputs /absent.jsonl",
+    "run there": "run experiment --target json:dumps --inputs INPUTS --output-dir OUTPUT",
+    "verify": "verify some",
+    "verify there": "verify WHOLE",
+    "parse": "parse experiment some",
+    "parse there": "parse experiment WHOLE --output OUTPUT",
+    "merge": "merge some others --output merged",
+    "merge there": "merge WHOLE WHOLE --output OUTPUT",
+    "list there": "list --output-dir FOLDER",
+    "list there as JSON": "list --json --output-dir FOLDER",
+    "generate there": "generate inputs --output OUTPUT.yaml",
+}
+
+
+@pytest.mark.parametrize("name", GONE)
+def test_a_working_directory_that_is_gone_is_told(name: str, prepared: Path, tmp_path: Path) -> None:
+    """A command that needs it says so; one that does not does its work."""
+    gone = tmp_path / "gone"
+    gone.mkdir()
+    words = {"INPUTS": prepared / "in.jsonl", "OUTPUT": tmp_path / "output", "FOLDER": prepared / "experiments"}
+    words["WHOLE"] = next((prepared / "experiments").glob("whole_*"))
+    for word, path in words.items():
+        link = tmp_path / word
+        link.symlink_to(path)
+    command = re.sub("|".join(words), lambda match: str(tmp_path / match[0]), GONE[name])
+    before = os.getcwd()
+    os.chdir(gone)
+    gone.rmdir()
+    try:
+        code, out, err = told("utf-8", command)
+    finally:
+        os.chdir(before)
+    assert "Traceback" not in err
+    assert code in (0, 2), err
+    assert out + err
