@@ -15,6 +15,7 @@ from attrs import frozen
 
 from fluxloop.clock import timestamp
 from fluxloop.exceptions import OutputError
+from fluxloop.store.files import regular
 from fluxloop.store.layout import CONFIG, LOCK, SUMMARY, SUPERSEDED, TRACE_SUMMARY, is_being_made
 from fluxloop.store.lock import writer_of
 from fluxloop.store.recovery import count_superseded
@@ -185,11 +186,9 @@ def _found(folder: Path) -> Iterator[_Found]:
 
 
 def _read(path: Path) -> bytes:
-    """The content of a small file; to open what else may stand there, such as a FIFO, would wait without end."""
-    handle = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0))
-    with open(handle, "rb") as file:
-        found = os.fstat(handle)
-        if not stat.S_ISREG(found.st_mode) or found.st_size > MAX_SUMMARY_BYTES:
+    """The content of a small file."""
+    with open(path, "rb", opener=regular) as file:
+        if os.fstat(file.fileno()).st_size > MAX_SUMMARY_BYTES:
             raise ValueError("not a small file")
         return file.read()
 
@@ -282,7 +281,7 @@ def _counted(path: Path) -> tuple[int, int, int]:
     """How many runs are recorded, how many of them passed, and how many are judged."""
     runs = passed = judged = 0
     try:
-        with path.open("rb", buffering=1 << 20) as lines:
+        with open(path, "rb", buffering=1 << 20, opener=regular) as lines:
             for line in lines:
                 try:
                     run = _decode_run(line)

@@ -24,6 +24,7 @@ from fluxloop.resuming.earlier import Earlier, kept_remarks, read_earlier
 from fluxloop.resuming.keys import at, flat
 from fluxloop.resuming.sameness import DECIDING
 from fluxloop.store.documents import to_json, write_document
+from fluxloop.store.files import regular
 from fluxloop.store.layout import CONFIG, LINE_FILES, SUMMARY, SUPERSEDED
 from fluxloop.store.lines import sync, sync_directory
 from fluxloop.store.lock import writer_of
@@ -390,7 +391,7 @@ def _write_superseded(sources: Sequence[Path], place: Path) -> None:
         return
     with place.open("xb") as file:
         for source in there:
-            with source.open("rb") as lines:
+            with open(source, "rb", opener=regular) as lines:
                 file.writelines(line for line in lines if line.endswith(b"\n"))
         file.flush()
         sync(file.fileno())

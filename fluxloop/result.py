@@ -18,6 +18,7 @@ from fluxloop.exceptions import MissingPackageError, OutputError
 from fluxloop.progress import counted, shown_place
 from fluxloop.records import Trace, TraceSummary
 from fluxloop.store.codec import decode_trace, decode_trace_summary
+from fluxloop.store.files import read_regular, regular
 from fluxloop.store.layout import SUMMARY, TRACE_SUMMARY, TRACES
 from fluxloop.store.recovery import count_superseded
 from fluxloop.store.rewriting import current_file
@@ -199,7 +200,7 @@ def load(path: str | os.PathLike[str]) -> ExperimentResult:
     if directory.name == SUMMARY:
         directory = directory.parent
     try:
-        content = (directory / SUMMARY).read_bytes()
+        content = read_regular(directory / SUMMARY)
     except (OSError, ValueError) as error:
         what = getattr(error, "strerror", None) or error
         raise OutputError(directory, f"not an experiment directory: {SUMMARY}: {what}") from None
@@ -262,7 +263,7 @@ def _records(path: Path, decode: Callable[[bytes], T]) -> Iterator[T]:
 def _lines(path: Path) -> Iterator[bytes]:
     """Whole lines; one that is being written, or was cut off, has no end yet."""
     try:
-        with path.open("rb") as file:
+        with open(path, "rb", opener=regular) as file:
             for line in file:
                 if line.endswith(b"\n"):
                     yield line

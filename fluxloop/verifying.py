@@ -19,6 +19,7 @@ from fluxloop.exceptions import ConfigError, OutputError, Problem
 from fluxloop.plan import Shard, run_seed
 from fluxloop.progress import counted
 from fluxloop.store.codec import decode_observation, decode_trace, decode_trace_summary
+from fluxloop.store.files import read_regular, regular, require_regular
 from fluxloop.store.layout import CONFIG, LINE_FILES, OBSERVATIONS, SUMMARY, TRACE_SUMMARY, TRACES
 from fluxloop.store.lock import writer_of
 from fluxloop.store.recovery import count_superseded
@@ -140,7 +141,11 @@ class _Check:
 
     def _config(self) -> dict[str, Any] | None:
         try:
+            require_regular(self._path / CONFIG)
             document = read_document(self._path / CONFIG)
+        except OSError as error:
+            self._find(CONFIG, str(error.strerror))
+            return None
         except ConfigError as error:
             for problem in error.problems:
                 self._find(problem.where, problem.message)
@@ -152,7 +157,7 @@ class _Check:
 
     def _summary(self) -> Summary | None:
         try:
-            return msgspec.json.decode((self._path / SUMMARY).read_bytes(), type=Summary)
+            return msgspec.json.decode(read_regular(self._path / SUMMARY), type=Summary)
         except (OSError, msgspec.DecodeError, UnicodeDecodeError) as error:
             self._find(SUMMARY, str(getattr(error, "strerror", None) or error))
             return None
@@ -215,7 +220,7 @@ class _Check:
         for name, decode in kinds.items():
             file = current_file(self._path, name)
             try:
-                with file.open("rb") as lines:
+                with open(file, "rb", opener=regular) as lines:
                     for number, line in enumerate(lines, 1):
                         if (file, number) != (first.path, first.line) and not is_whole(line, decode):
                             self._find(f"{file}:{number}", "not a record")

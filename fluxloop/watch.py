@@ -13,6 +13,7 @@ from fluxloop.interrupt import HEED_SECONDS, Interrupt
 from fluxloop.records import PlannedRun
 from fluxloop.schedule import Schedule
 from fluxloop.stacks import all_stacks
+from fluxloop.store.files import regular
 from fluxloop.system import new_thread
 
 TICK_SECONDS = 0.2
@@ -97,6 +98,9 @@ class Watch:
         stacks = [all_stacks(running.copy()), self._elsewhere()]
         text = "\n".join([f"{timestamp(time_ns())} {told}:", *listed, "", *stacks])
         # A full disk is told by whoever writes the results.
-        with suppress(OSError), self._file.open("a", encoding="utf-8", errors="backslashreplace") as file:
+        with (
+            suppress(OSError),
+            open(self._file, "a", encoding="utf-8", errors="backslashreplace", opener=regular) as file,
+        ):
             file.write(self._redact(text))
         self._tell(f"{told}; where each of them is stands in {self._file}")

@@ -12,6 +12,7 @@ from typing import Any
 import msgspec
 
 from fluxloop.exceptions import GenerationError, OutputError
+from fluxloop.store.files import read_regular, regular
 from fluxloop.store.lines import LineFile
 
 try:
@@ -51,7 +52,7 @@ class Partial:
         """
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            self._lock = os.open(self.path, os.O_RDWR | os.O_CREAT, 0o666)
+            self._lock = regular(self.path, os.O_RDWR | os.O_CREAT)
             try:
                 self._take_lock()
                 size = self._read()
@@ -104,7 +105,7 @@ class Partial:
 
     def _read(self) -> int:
         """Read the whole lines and return their size."""
-        content = self.path.read_bytes()
+        content = read_regular(self.path)
         size = content.rfind(b"\n") + 1  # what follows was torn by a crash
         for number, line in enumerate(content[:size].splitlines(), 1):
             try:

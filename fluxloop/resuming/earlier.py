@@ -14,6 +14,7 @@ from attrs import frozen
 from fluxloop.config.document import read_document
 from fluxloop.exceptions import OutputError
 from fluxloop.resuming.keys import at
+from fluxloop.store.files import read_regular, require_regular
 from fluxloop.store.layout import CONFIG, SUMMARY
 from fluxloop.summary import Summary, lasting_remarks
 
@@ -85,11 +86,16 @@ def read_earlier(path: Path) -> Earlier:
         ConfigError: its `config.yaml` is not one.
     """
     directory = path.parent if path.name in (CONFIG, SUMMARY) and path.is_file() else path
+    for name in (CONFIG, SUMMARY):
+        try:
+            require_regular(directory / name)
+        except OSError as error:
+            raise OutputError(directory / name, str(error.strerror)) from None
     if not (directory / CONFIG).is_file():
         raise OutputError(directory, f"not an experiment directory: there is no {CONFIG} in it")
     config = read_document(directory / CONFIG).data
     try:
-        summary = msgspec.json.decode((directory / SUMMARY).read_bytes(), type=Summary)
+        summary = msgspec.json.decode(read_regular(directory / SUMMARY), type=Summary)
     except (OSError, msgspec.DecodeError, UnicodeDecodeError):
         summary = None
     return Earlier(path=directory, config=config, summary=summary)

@@ -21,6 +21,8 @@ LOCK = ".lock"
 """There while somebody writes, and after a crash."""
 RESERVE = ".reserve"
 """As `LOCK`."""
+FILES = (*LINE_FILES, SUPERSEDED, CONFIG, SUMMARY, STALLS, LOCK, RESERVE)
+"""Every file of ours."""
 
 # The last range is half a character, which neither a file system nor JSON takes.
 _NOT_IN_NAME = re.compile(r"[\x00-\x1f\x7f-\x9f/\\\ud800-\udfff]")

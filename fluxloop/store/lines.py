@@ -11,6 +11,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from fluxloop.store.files import regular
 from fluxloop.system import System
 
 _UNKNOWN = (errno.ENOTSUP, errno.ENOTTY, errno.EINVAL, errno.EBADF)
@@ -75,7 +76,7 @@ class LineFile:
     """
 
     def __init__(self, path: Path) -> None:
-        self._file = open(path, "ab", buffering=0)  # noqa: SIM115  (closed by close)
+        self._file = open(path, "ab", buffering=0, opener=regular)  # noqa: SIM115  (closed by close)
         self._opened = System.fstat(self._file.fileno())
         self.size = self._opened.st_size
         """Bytes of whole lines."""

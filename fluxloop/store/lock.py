@@ -12,6 +12,7 @@ from types import TracebackType
 
 from fluxloop.clock import sleep
 from fluxloop.exceptions import OutputError
+from fluxloop.store.files import IrregularError, read_regular, regular
 from fluxloop.store.layout import LOCK
 from fluxloop.system import System
 
@@ -65,6 +66,8 @@ class DirectoryLock:
             else:
                 told = f"another process writes to it ({_who(self._path)}); wait for its end, or stop it"
                 raise LockedError(self._path, told)
+        except IrregularError as error:
+            raise OutputError(self._path / LOCK, str(error.strerror)) from None
         except OSError as error:
             raise OutputError(self._path, f"cannot be written to: {error.strerror or error}") from None
         _held.add(self)
@@ -82,7 +85,7 @@ class DirectoryLock:
     def _take(self) -> bool:
         """Take the lock; False while another has it, or when its file was deleted meanwhile."""
         file = self._path / LOCK
-        handle = os.open(file, os.O_RDWR | os.O_CREAT, 0o666)
+        handle = regular(file, os.O_RDWR | os.O_CREAT)
         try:
             if fcntl is not None:
                 fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -95,13 +98,16 @@ class DirectoryLock:
                 raise
             self.is_supported = False
         try:
-            is_there = os.path.samestat(os.fstat(handle), os.stat(file))
+            found = os.fstat(handle)
+            is_there = os.path.samestat(found, os.lstat(file))
         except FileNotFoundError:
             is_there = False
         if not is_there:
             os.close(handle)
             return False
         try:
+            if found.st_nlink > 1:
+                raise OSError(errno.EMLINK, f"{LOCK} has another name elsewhere; delete it here")
             os.ftruncate(handle, 0)
             os.write(handle, f"pid {System.getpid()} on {socket.gethostname()}\n".encode())
         except OSError:
@@ -130,7 +136,7 @@ class DirectoryLock:
 def writer_of(path: Path) -> str | None:
     """Return who writes to an experiment directory now, or None."""
     try:
-        handle = os.open(path / LOCK, os.O_RDONLY)
+        handle = regular(path / LOCK, os.O_RDONLY)
     except OSError:
         return None
     try:
@@ -147,7 +153,7 @@ def writer_of(path: Path) -> str | None:
 
 def _who(path: Path) -> str:
     try:
-        return (path / LOCK).read_text(encoding="utf-8", errors="replace").strip() or "unknown"
+        return read_regular(path / LOCK).decode(errors="replace").strip() or "unknown"
     except OSError:
         return "unknown"
 

@@ -12,7 +12,8 @@ import msgspec
 
 from fluxloop.exceptions import OutputError
 from fluxloop.records import RunError
-from fluxloop.store.layout import CONFIG, OBSERVATIONS, RESERVE, SUMMARY, SUPERSEDED, TRACE_SUMMARY, TRACES
+from fluxloop.store.files import regular, require_regular
+from fluxloop.store.layout import CONFIG, FILES, OBSERVATIONS, RESERVE, SUMMARY, SUPERSEDED, TRACE_SUMMARY, TRACES
 from fluxloop.store.lines import sync
 from fluxloop.store.rewriting import current_file, finish_rewrite, rewriting
 from fluxloop.store.runs import StoredRuns, StoredTrace, Tail
@@ -23,8 +24,13 @@ def tidy(path: Path) -> None:
     """Finish what a crash left half done, and take away its temporary files.
 
     Raises:
-        OutputError: the directory cannot be written to; nothing is lost.
+        OutputError: the directory cannot be written to, or holds links; nothing is lost.
     """
+    for name in FILES:
+        try:
+            require_regular(path / name)
+        except OSError as error:
+            raise OutputError(path / name, str(error.strerror)) from None
     try:
         finish_rewrite(path)
         for name in (SUMMARY, CONFIG):
@@ -43,7 +49,7 @@ def cut_back(tails: Sequence[Tail]) -> tuple[Tail, ...]:
     """
     for tail in tails:
         try:
-            handle = os.open(tail.path, os.O_RDWR)
+            handle = regular(tail.path, os.O_RDWR)
             try:
                 os.ftruncate(handle, tail.offset)
                 sync(handle)
@@ -103,7 +109,7 @@ def count_superseded(path: Path) -> tuple[int, int]:
     count = rerolled = 0
     file = current_file(path, SUPERSEDED)
     try:
-        with file.open("rb") as lines:
+        with open(file, "rb", opener=regular) as lines:
             for line in lines:
                 count += 1
                 rerolled += has_failed(decode(line))

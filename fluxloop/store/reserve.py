@@ -14,7 +14,7 @@ _BYTES = 1 << 18  # more than the largest summary.json
 
 def keep_room(path: Path) -> None:
     """Take room on the disk, as far as there is any."""
-    with suppress(OSError), (path / RESERVE).open("wb", buffering=0) as file:
+    with suppress(OSError), (path / RESERVE).open("xb", buffering=0) as file:
         if hasattr(os, "posix_fallocate"):
             os.posix_fallocate(file.fileno(), 0, _BYTES)
         else:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 from collections.abc import Iterator
@@ -16,8 +17,8 @@ _READY = ".rewrite"
 
 def current_file(path: Path, name: str) -> Path:
     """Return where a file of the directory is now: of a rewrite that a crash left half done, the new one."""
-    ready = path / _READY / name
-    return ready if ready.exists() else path / name
+    ready = path / _READY
+    return ready / name if not ready.is_symlink() and (ready / name).exists() else path / name
 
 
 def is_rewriting(path: Path) -> bool:
@@ -47,9 +48,16 @@ def rewriting(path: Path) -> Iterator[Path]:
 
 
 def finish_rewrite(path: Path) -> None:
-    """Bring a rewrite that was interrupted to its end, or back to its beginning."""
-    shutil.rmtree(path / _PREPARING, ignore_errors=True)
-    ready = path / _READY
+    """Bring a rewrite that was interrupted to its end, or back to its beginning.
+
+    Raises:
+        OSError: a file cannot be moved; or what stands there is no folder of ours, as a link to another.
+    """
+    preparing, ready = path / _PREPARING, path / _READY
+    for folder in (preparing, ready):
+        if folder.is_symlink():
+            raise OSError(errno.ELOOP, f"{folder.name} is a link to {os.readlink(folder)!r}; delete it")
+    shutil.rmtree(preparing, ignore_errors=True)
     if ready.is_dir():
         for file in sorted(ready.iterdir()):
             os.replace(file, path / file.name)

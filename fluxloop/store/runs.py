@@ -15,6 +15,7 @@ from fluxloop.exceptions import OutputError, Problem
 from fluxloop.plan import Positions
 from fluxloop.records import RunError, Status, TraceSummary, Usage
 from fluxloop.store.codec import decode_observation, decode_trace_summary
+from fluxloop.store.files import read_regular, regular
 from fluxloop.store.layout import CONFIG, LINE_FILES, SUMMARY, TRACES
 from fluxloop.store.rewriting import current_file
 
@@ -219,7 +220,7 @@ class _Counted(msgspec.Struct):
 def _has_counted(path: Path) -> bool:
     """Tell whether the summary counts runs, so that files that are missing were taken away."""
     try:
-        return msgspec.json.decode((path / SUMMARY).read_bytes(), type=_Counted).total_traces > 0
+        return msgspec.json.decode(read_regular(path / SUMMARY), type=_Counted).total_traces > 0
     except (OSError, msgspec.DecodeError, UnicodeDecodeError):
         return False
 
@@ -236,7 +237,7 @@ class _Lines:
 
     def __enter__(self) -> _Lines:
         try:
-            self._file = self.path.open("rb", buffering=_BUFFER)
+            self._file = open(self.path, "rb", buffering=_BUFFER, opener=regular)
             self._size = self._file.seek(0, 2)
             self._file.seek(0)
         except OSError as error:
