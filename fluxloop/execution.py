@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import shutil
 import signal
-from collections.abc import Callable, Generator, Iterable, Sequence
-from contextlib import closing, suppress
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from fluxloop.exceptions import SinkError, UsageError
 from fluxloop.executors.base import Elsewhere, Executor
 from fluxloop.first_runs import FirstRuns
 from fluxloop.interrupt import Abandoned, Interrupt
+from fluxloop.lookout import Lookout, lookout_for
 from fluxloop.notices import notices_to
 from fluxloop.plan import Plan
 from fluxloop.progress import Progress, clock, counted
@@ -126,22 +127,14 @@ class Execution:
         if not len(self.plan):
             return "completed", None  # the agent is not entered for nothing
         schedule = Schedule(self.plan, self.limits, clock=monotonic, urgency=lambda: self.interrupt.urgency)
-        watch = Watch(
-            schedule,
-            self.interrupt,
-            stall_seconds=self.stall_seconds,
-            file=self.path / STALLS,
-            tell=self.progress.warn,
-            redact=self.task.redaction.text,
-            elsewhere=self.executor.stacks if isinstance(self.executor, Elsewhere) else str,
-        )
         self.interrupt.announce = lambda hint: self.progress.signal(_stopping(schedule) + hint)
         self.interrupt.last_words = lambda held: self._last_words(schedule, held)
         self.progress.start(len(self.plan))
         ended_by: UsageError | None = None
         try:
             with (
-                watch.watching(),
+                self._looked_after() as lookout,
+                (watch := self._watch(schedule, lookout)).watching(),
                 closing(_closable(self.executor.run(self.task, schedule))) as batches,
             ):
                 self.interrupt.release()
@@ -166,6 +159,31 @@ class Execution:
             self._tell_once("stopped", f"Stopping. Reason: {ended_by}.")
             return "stopped", str(ended_by)
         return self._outcome(schedule)
+
+    @contextmanager
+    def _looked_after(self) -> Iterator[Lookout]:
+        """Have Ctrl-C heard and stacks written whatever holds this interpreter, if runs have it."""
+        if isinstance(self.executor, Elsewhere):
+            yield Lookout(None, None)
+            return
+        with lookout_for(self.path, stall_seconds=self.stall_seconds) as lookout:
+            self.interrupt.heard = lookout.heard
+            try:
+                yield lookout
+            finally:
+                self.interrupt.heard = lambda: None
+
+    def _watch(self, schedule: Schedule, lookout: Lookout) -> Watch:
+        return Watch(
+            schedule,
+            self.interrupt,
+            stall_seconds=self.stall_seconds,
+            file=self.path / STALLS,
+            tell=self.progress.warn,
+            lookout=lookout,
+            redact=self.task.redaction.text,
+            elsewhere=self.executor.stacks if isinstance(self.executor, Elsewhere) else str,
+        )
 
     def _settle(self, attempts: Sequence[Attempt], schedule: Schedule) -> None:
         """Write what has ended, then count it, then share it."""

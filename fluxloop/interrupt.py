@@ -37,6 +37,8 @@ class Interrupt:
     def __init__(self) -> None:
         self.announce: Callable[[str], None] = lambda hint: None
         """Told that the first signal has come, and what the next will do; called from the signal handler."""
+        self.heard: Callable[[], None] = lambda: None
+        """Called from the signal handler, whatever the signal does."""
         self.last_words: Callable[[bool], None] = lambda held: None
         """Called before the process is ended; told whether the loop hangs between `hold` and `release`."""
         self.signal: int | None = None
@@ -57,6 +59,11 @@ class Interrupt:
     def requested(self) -> bool:
         """True once anybody has asked."""
         return self.urgency > 0
+
+    @property
+    def is_deaf(self) -> bool:
+        """True when an agent has put handlers of its own in the place of ours, as far as `look` has seen."""
+        return self._is_deaf
 
     @property
     def abandoned(self) -> bool:
@@ -124,7 +131,9 @@ class Interrupt:
                 self._postponed = True
             else:
                 self._abandon()
-        elif self.urgency == 0:
+            return
+        self.heard()
+        if self.urgency == 0:
             self.request(number)
             self.announce(" Press Ctrl-C again to stop at once." if number == signal.SIGINT else "")
         elif self.urgency == 1 and self._raised is None:

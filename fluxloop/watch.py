@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -10,6 +11,7 @@ from pathlib import Path
 from fluxloop.calling.loop import running
 from fluxloop.clock import monotonic, time_ns, timestamp
 from fluxloop.interrupt import HEED_SECONDS, Interrupt
+from fluxloop.lookout import Lookout
 from fluxloop.records import PlannedRun
 from fluxloop.schedule import Schedule
 from fluxloop.stacks import all_stacks
@@ -30,6 +32,7 @@ class Watch:
         stall_seconds: how long nothing may finish; 0 for as long as it likes.
         file: where the stacks go.
         tell: called with one line about a stall, from the watching thread.
+        lookout: the process beside this one.
         redact: masks what is secret in what is written down.
         elsewhere: tells where everything is in other processes.
     """
@@ -42,6 +45,7 @@ class Watch:
         stall_seconds: float,
         file: Path,
         tell: Callable[[str], None],
+        lookout: Lookout | None = None,
         redact: Callable[[str], str] = str,
         elsewhere: Callable[[], str] = str,
     ) -> None:
@@ -50,6 +54,9 @@ class Watch:
         self._stall_seconds = stall_seconds
         self._file = file
         self._tell = tell
+        self._lookout = lookout or Lookout(None, None)
+        self._insisted: float | None = None
+        self._has_told_how_to_end = False
         self._redact = redact
         self._elsewhere = elsewhere
         self._heard = self._finished = monotonic()
@@ -76,10 +83,12 @@ class Watch:
         while not self._done.wait(TICK_SECONDS):
             now = monotonic()
             self._interrupt.look()
+            self._lookout.alive()
             # Once the executor knows, it has a while to tidy up.
             patience = CLOSING_SECONDS if self._schedule.is_known_to_be_over else HEED_SECONDS
             if self._schedule.stopping and self._schedule.is_over and now - self._heard > patience:
                 self._interrupt.insist()
+                self._tell_how_to_end(now)
             if self._stall_seconds and now - self._finished > self._stall_seconds:
                 in_flight = self._schedule.in_flight
                 if any(seconds > self._stall_seconds for *_, seconds in in_flight):
@@ -88,6 +97,19 @@ class Watch:
                         self._report(in_flight)
                     except Exception as error:  # whatever it meets, the watch goes on
                         self._tell(f"Nothing finishes, and where it hangs cannot be told: {error!r}")
+
+    def _tell_how_to_end(self, now: float) -> None:
+        """Say which key ends the process, when an agent takes no notice of what has been pressed."""
+        if self._insisted is None:
+            self._insisted = now
+        if self._has_told_how_to_end or self._interrupt.signal != signal.SIGINT:
+            return
+        if now - self._insisted > 2 * HEED_SECONDS:
+            self._has_told_how_to_end = True
+            self._lookout.next_ends()
+            is_heard = self._interrupt.abandoned and not self._interrupt.is_deaf
+            key = "Press Ctrl-C again" if is_heard or self._lookout.is_there else "Press Ctrl-\\"
+            self._tell(f"The agent does not end. {key} to end the process; every run that has finished is on disk")
 
     def _report(self, in_flight: list[tuple[PlannedRun, int, float]]) -> None:
         listed = [

@@ -156,6 +156,7 @@ def experiment(
     kept = "nothing was written" if resume is None else "the same command goes on"
     from fluxloop import Experiment
     from fluxloop.config import default_config
+    from fluxloop.lookout import with_lookout
     from fluxloop.reports.rows import text_table
 
     with plain_errors(f"Interrupted before the first run; {kept}."):
@@ -172,7 +173,7 @@ def experiment(
         if dry_run:
             tell(str(chosen.preview()))
             return
-        with redirect_stdout(sys.stderr) if quiet else nullcontext():
+        with redirect_stdout(sys.stderr) if quiet else nullcontext(), with_lookout():
             result = chosen.run()
     if quiet:
         tell_path(str(result.path))

@@ -102,6 +102,7 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
         "verdict",
     ),
     "watch": (
+        "lookout",
         "records",
         "clock",
         "interrupt",
@@ -180,6 +181,7 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
         "tracing",
         "first_runs",
         "visible",
+        "lookout",
     ),
     "reports": (
         "summary",
@@ -324,6 +326,7 @@ def test_the_command_line_is_thin() -> None:
         "fluxloop.exit",
         "fluxloop.generating",
         "fluxloop.listing",
+        "fluxloop.lookout",
         "fluxloop.progress",
         "fluxloop.reports.experiments",
         "fluxloop.reports.rows",
@@ -356,7 +359,7 @@ BOUND = {"time": CLOCKS, "datetime": {"now", "utcnow", "today", "fromtimestamp"}
 """What agents' test doubles replace, by where it is found."""
 WRITING = ("store/lines", "store/reserve", "store/syncing", "store/documents", "sinks/jsonl")
 """Where results are written while agents run."""
-ALONE = ("executors/remote/guard", "executors/remote/reaper")
+ALONE = ("lookout_process", "executors/remote/guard", "executors/remote/reaper")
 """Run by themselves, without the rest of fluxloop."""
 
 
