@@ -13,7 +13,7 @@ from ruamel.yaml.nodes import MappingNode, ScalarNode, SequenceNode
 from fluxloop.config.convert import Path as KeyPath
 from fluxloop.config.convert import shown
 from fluxloop.exceptions import ConfigError, Problem
-from fluxloop.inputs.yaml_stream import yaml_problem
+from fluxloop.inputs.yaml_problem import yaml_problem
 from fluxloop.tracing.redaction import MASK, is_secret_name
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import base64
 import os
+import pickle
 import tempfile
 import threading
 import weakref
@@ -34,6 +36,8 @@ MAX_PATH = 200
 """Characters shown of what is no file, for it may be a text that was taken for one."""
 
 _CHUNK = 1 << 18
+_PICKLED = b"="
+"""Before a case that JSON would change; no JSON begins so."""
 
 Check = Callable[[Case], "str | None"]
 """Says why a case cannot be run, or None."""
@@ -311,6 +315,9 @@ class _Spill:
         self._decode = msgspec.json.Decoder(Case).decode
 
     def add(self, case: Case, line: bytes) -> None:
+        """Keep a case, of which the line is what readers of JSON get: text for a number of more than 64 bits."""
+        if type(case.input) is not str and self._decode(line) != case:
+            line = _PICKLED + base64.b64encode(pickle.dumps(case)) + b"\n"
         self._file.write(line)
         self._count += 1
 
@@ -329,7 +336,7 @@ class _Spill:
             offset += len(chunk)
             *lines, rest = (rest + chunk).split(b"\n")
             for line in lines:
-                yield decode(line)
+                yield pickle.loads(base64.b64decode(line[1:])) if line.startswith(_PICKLED) else decode(line)
 
     def _read(self, offset: int) -> bytes:
         with self._lock:  # the file has one place, which all passes share

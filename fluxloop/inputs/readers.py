@@ -10,7 +10,8 @@ from typing import Any
 import msgspec
 
 from fluxloop.exceptions import InputError, Problem
-from fluxloop.inputs.text import NOT_UTF8, not_text, not_utf8
+from fluxloop.inputs.json_problem import json_problem
+from fluxloop.inputs.text import not_text
 
 Entries = Iterator[tuple[int, Any]]
 """Line (from 1) and entry."""
@@ -59,17 +60,9 @@ def read_jsonl(path: Path) -> Entries:
             try:
                 yield number, decode(line)
             except (msgspec.DecodeError, UnicodeDecodeError) as error:
-                what = NOT_UTF8 if not_utf8(line) else f"not valid JSON: {error}{_hint(line)}"
-                raise InputError([Problem(f"{path}:{number}", what)]) from None
+                raise InputError([json_problem(f"{path}:{number}", line, error)]) from None
             except RecursionError:
                 raise InputError([Problem(f"{path}:{number}", "nested too deeply")]) from None
-
-
-def _hint(line: bytes) -> str:
-    """What to do where the line is one of a JSON array."""
-    text = line.strip()
-    is_array = text == b"[" or text.endswith(b",")
-    return "; expected one value a line, with no comma behind it and no list around all" if is_array else ""
 
 
 def read_csv(path: Path) -> Entries:
