@@ -101,6 +101,8 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
         "exceptions",
         "verdict",
     ),
+    "lookout_process": LEAF,
+    "lookout": ("__init__", "clock", "system"),
     "watch": (
         "lookout",
         "records",
