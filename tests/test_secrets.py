@@ -238,6 +238,49 @@ def test_config_yaml_asks_again(project: Path) -> None:
         assert f"{key}: masked when this file was written".encode() in again.stderr
 
 
+URLS = {
+    "short": "postgres://u:p@db.local/app",
+    "long": "postgres://reader:url-p4ssw0rd@db.local/app",
+    "odbc": "Server=db.local;Password=odbc-p4ssw0rd;",
+}
+SHOWN = {
+    "development": "postgres://postgres:postgres@localhost/app",
+    "without": "https://db.local/a?page=2&max_tokens=512345678",
+    "reference": "postgres://reader:${DB_WORD}@db.local/app",
+}
+
+
+@pytest.mark.parametrize("redact", [True, False])
+def test_passwords_in_urls_of_the_configuration_are_masked(
+    tmp_path: Path, redact: bool, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """In `config.yaml`, in what `config show` prints and on the screen; what holds none stays as it is."""
+    monkeypatch.setenv("DB_WORD", "w0rd-of-the-environment")
+    config = {
+        "runner": {"args": {**URLS, **SHOWN}},
+        "output": {"directory": str(tmp_path), "redact": redact},
+    }
+    with (tmp_path / "c.yaml").open("w") as file:
+        YAML(typ="safe", pure=True).dump(config, file)
+
+    def agent(text: str, **args: str) -> str:
+        assert args["short"] == URLS["short"]
+        return text
+
+    overrides = {"runner.args.more": URLS["short"]}
+    experiment = Experiment(tmp_path / "c.yaml", target=agent, inputs=["a"], overrides=overrides, progress=True)
+    result = experiment.run()
+
+    assert result.summary.passed == 1
+    kept = (result.path / "config.yaml").read_text()
+    assert YAML(typ="safe", pure=True).load(kept)["runner"]["args"] == {
+        **dict.fromkeys((*URLS, "more"), MASK),
+        **SHOWN,
+    }
+    for text in (kept, experiment.show_config(), capsys.readouterr().err):
+        assert not any(secret in text for secret in ("u:p@", "url-p4ssw0rd", "odbc-p4ssw0rd"))
+
+
 FAULTS = {
     "a value": (["--set", f"runner.parallel={ENVIRONMENT}"], {}),
     "an option": (["--iterations", ENVIRONMENT], {}),

@@ -14,7 +14,9 @@ from fluxloop.config.convert import Path as KeyPath
 from fluxloop.config.convert import shown
 from fluxloop.exceptions import ConfigError, Problem
 from fluxloop.inputs.yaml_problem import yaml_problem
-from fluxloop.tracing.redaction import MASK, is_secret_name
+from fluxloop.tracing.redaction import MASK
+from fluxloop.tracing.secret_forms import tells_password
+from fluxloop.tracing.secret_names import secrecy
 
 
 @frozen(kw_only=True)
@@ -139,7 +141,8 @@ class _Reading:
         try:
             return self._constructor.construct_object(node)
         except (YAMLError, ValueError, LookupError):  # the last two for a date or a number that cannot be one
-            value = MASK if any(is_secret_name(str(part)) for part in path) else shown(node.value)
+            is_secret = any(secrecy(str(part)) for part in path) or tells_password(node.value)
+            value = MASK if is_secret else shown(node.value)
             what = f"{value}, which is no valid {_tag(node)}"
             self._problem(node, path, f"expected plain YAML, got {what}; a text goes in quotes")
             return None

@@ -15,7 +15,9 @@ from fluxloop.config.convert import Path as KeyPath
 from fluxloop.config.document import Document, read_document
 from fluxloop.config.model import ExperimentConfig
 from fluxloop.exceptions import ConfigError, Problem
-from fluxloop.tracing.redaction import MASK, is_secret_name, secret_texts
+from fluxloop.tracing.redaction import MASK, secret_texts
+from fluxloop.tracing.secret_forms import tells_password
+from fluxloop.tracing.secret_names import secrecy
 
 DEFAULT_CONFIG = Path("configs/simulation.yaml")
 
@@ -197,7 +199,7 @@ def _from_settings(settings: Sequence[str], problems: list[Problem]) -> list[Ove
             problems.append(Problem("--set", f"expected key=value, got {shown(setting)}"))
             continue
         path = tuple(key.strip().split("."))
-        told = f"{key}=…" if any(map(is_secret_name, path)) else setting
+        told = f"{key}=…" if any(map(secrecy, path)) or tells_password(text) else setting
         found.append(Override(path=path, value=_given(text), source=f"--set {told}"))
     return found
 
@@ -214,7 +216,7 @@ def _from_caller(overrides: Mapping[str, Any]) -> list[Override]:
 
 
 def _told_override(key: str, value: Any) -> str:
-    if any(map(is_secret_name, key.split("."))) or list(secret_texts(_copied(value))):
+    if any(map(secrecy, key.split("."))) or list(secret_texts(_copied(value))) or tells_password(repr(value)):
         return f"{key}=…"
     return f"{key}={value!r}" if len(repr(value)) < 80 else key
 

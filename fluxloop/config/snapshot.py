@@ -16,7 +16,9 @@ from fluxloop.config.convert import unstructure
 from fluxloop.config.load import LoadedConfig
 from fluxloop.config.model import ExperimentConfig
 from fluxloop.tracing.capture import capture
-from fluxloop.tracing.redaction import MASK, NOTHING, Redaction, is_secret_name, secrets_by_key
+from fluxloop.tracing.redaction import MASK, NOTHING, Redaction, secrets_by_key
+from fluxloop.tracing.secret_forms import looks_secret, tells_password
+from fluxloop.tracing.secret_names import Secrecy, secrecy
 
 _LITERAL = re.compile(r"\$\{(?=[A-Za-z_][A-Za-z0-9_]*\})")
 
@@ -39,8 +41,8 @@ def snapshot(loaded: LoadedConfig, config: ExperimentConfig, redaction: Redactio
     """Return the configuration as plain data that can be run again from anywhere.
 
     Paths are absolute, references to the environment stay references, a literal under a key
-    that sounds secret is masked, and so is a text with a secret in it, as a whole: loading it
-    again asks for it.
+    that sounds secret is masked, and so is a text with a secret in it, for example a URL with a
+    password, as a whole: loading it again asks for it.
 
     Args:
         loaded: tells the references and the project root.
@@ -63,7 +65,7 @@ def snapshot(loaded: LoadedConfig, config: ExperimentConfig, redaction: Redactio
 
 def told(loaded: LoadedConfig, config: ExperimentConfig, redaction: Redaction) -> dict[str, Any]:
     """Return the configuration as plain data, with references as they were written and secrets masked."""
-    data: dict[str, Any] = _Telling(loaded.references, redaction).value(unstructure(config), (), False)
+    data: dict[str, Any] = _Telling(loaded.references, redaction).value(unstructure(config), (), Secrecy.NONE)
     return data
 
 
@@ -99,19 +101,23 @@ class _Telling:
         self._references = references
         self._redaction = redaction
 
-    def value(self, value: Any, path: KeyPath, secret: bool) -> Any:
+    def value(self, value: Any, path: KeyPath, said: Secrecy) -> Any:
         if path in self._references:
             return self._text(self._references[path], path)
         if isinstance(value, dict):
             return {
-                self._redaction.text(str(key)): self.value(item, (*path, key), secret or is_secret_name(str(key)))
+                self._redaction.text(str(key)): self.value(
+                    item, (*path, key), said if said is Secrecy.ALL else secrecy(str(key))
+                )
                 for key, item in value.items()
             }
         if isinstance(value, list | tuple):
-            return [self.value(item, (*path, index), secret) for index, item in enumerate(value)]
-        if secret and value is not None and value != "" and not isinstance(value, bool):
+            return [self.value(item, (*path, index), said) for index, item in enumerate(value)]
+        if said is Secrecy.ALL and value is not None and value != "" and not isinstance(value, bool):
             return MASK
         if isinstance(value, str):
+            if tells_password(value) or (said and looks_secret(value)):
+                return MASK
             text = capture(value)
             return MASK if self._text(text, path) == MASK else _LITERAL.sub("$${", text)
         # YAML tells these; what else an argument of Python's may be becomes plain data.

@@ -16,7 +16,7 @@ from fluxloop.config.model import Count, PositiveInt, Seconds
 from fluxloop.exceptions import ConfigError, Problem
 from fluxloop.generating.material import Source, as_written, source_from
 from fluxloop.inputs.entry import EntryError
-from fluxloop.tracing.redaction import is_secret_name
+from fluxloop.tracing.secret_names import is_secret_name
 
 DEFAULT_CONFIG = Path("configs/input.yaml")
 BASE = "base"

@@ -24,7 +24,9 @@ from fluxloop.clock import perf_counter_ns
 from fluxloop.interrupt import Abandoned
 from fluxloop.tracing.context import OpenRun, current
 from fluxloop.tracing.groups import first_leaf
-from fluxloop.tracing.redaction import MASK, NAMES, NOTHING, Redaction, is_secret_name, note, secret_texts
+from fluxloop.tracing.redaction import MASK, NAMES, NOTHING, Redaction, note, secret_texts
+from fluxloop.tracing.secret_forms import looks_secret
+from fluxloop.tracing.secret_names import Secrecy, secrecy
 
 MAX_DEPTH = 100
 """Containers nested deeper than this are replaced by a note."""
@@ -135,6 +137,15 @@ def masked_whole(plain: Any) -> Any:
         return plain
     note((NAMES,))
     return MASK
+
+
+def masked_by_name(plain: Any, said: Secrecy) -> Any:
+    """Return plain data with what the name it stands under says to be secret masked."""
+    if said is Secrecy.ALL:
+        return masked_whole(plain)
+    if isinstance(plain, list):
+        return [masked_by_name(item, said) if isinstance(item, str) else item for item in plain]
+    return masked_whole(plain) if said and isinstance(plain, str) and looks_secret(plain) else plain
 
 
 def as_text(value: Any, redaction: Redaction = NOTHING, budget: Budget | None = None) -> str:
@@ -341,7 +352,8 @@ class Walk:
                     others.append((key, item))  # two may read the same once they are masked
                 else:
                     plain = self(item, depth)
-                    result[name] = self._hidden(plain, item) if by_name and is_secret_name(name) else plain
+                    said = by_name and secrecy(name)
+                    result[name] = self._hidden(name, plain, item, said) if said else plain
             else:
                 others.append((key, item))
         if others:
@@ -354,14 +366,15 @@ class Walk:
 
     def _named(self, name: str, value: Any, depth: int) -> Any:
         plain = self(value, depth)
-        return self._hidden(plain, value) if self._redaction.by_name and is_secret_name(name) else plain
+        said = self._redaction.by_name and secrecy(name)
+        return self._hidden(name, plain, value, said) if said else plain
 
-    def _hidden(self, plain: Any, value: Any) -> Any:
-        """What is shown of a value under a secret name."""
+    def _hidden(self, name: str, plain: Any, value: Any, said: Secrecy) -> Any:
+        """What is shown of a value under a name that says secret."""
         if self._secrets is not None:
             # As it was, for `plain` may be masked in parts already.
-            self._secrets.extend(secret_texts(capture(value, budget=self._own_budget()), secret=True))
-        return masked_whole(plain)
+            self._secrets.extend(secret_texts({name: capture(value, budget=self._own_budget())}))
+        return masked_by_name(plain, said)
 
     def _object(self, value: Any, depth: int) -> Any:
         if self._unfinished is not None:
@@ -382,7 +395,7 @@ class Walk:
         if (budget := self._own_budget()).is_spent(objects=1):
             return budget.cut
         if isinstance(value, tuple) and hasattr(kind, "_fields"):
-            return {name: self._named(name, item, depth) for name, item in zip(kind._fields, value, strict=False)}
+            return self._record(zip(kind._fields, value, strict=False), depth)
         if isinstance(value, Mapping):
             return self._mapping(value, depth)
         if isinstance(value, Set):
@@ -398,14 +411,31 @@ class Walk:
             return self.represented(value)
         names = _field_names(value)
         if names is not None:
-            return {
-                self._redaction.text(_text(name)): self._named(_text(name), getattr(value, name), depth)
-                for name in names
-                if hasattr(value, name)
-            }
+            fields = ((name, getattr(value, name)) for name in names if hasattr(value, name))
+            return self._record(fields, depth, _aliases(kind))
         if kind.__module__.partition(".")[0] == "numpy" and hasattr(value, "tolist"):
             return self(value.tolist(), depth)
         return self.represented(value)
+
+    def _record(
+        self, fields: Iterable[tuple[str, Any]], depth: int, aliases: Mapping[str, Any] | None = None
+    ) -> dict[str, Any]:
+        """The fields of a record by their names, which are texts like any other.
+
+        Args:
+            fields: each name with its value.
+            depth: where they stand.
+            aliases: what else they are called, which tells what is secret, too.
+        """
+        result: dict[str, Any] = {}
+        numbers: dict[str, int] = {}
+        for field, value in fields:
+            plain = self._named(_text(field), value, depth)
+            alias = aliases.get(field) if aliases else None
+            if isinstance(alias, str) and self._redaction.by_name and (said := secrecy(alias)):
+                plain = self._hidden(alias, plain, value, said)
+            result[_free_key(field, result, numbers, self._redaction)] = plain
+        return result
 
     def _int(self, value: int) -> int | str:
         if value in self._numbers:
@@ -458,6 +488,15 @@ def _field_names(value: Any) -> list[str] | None:
     ):
         return [name for name in list(vars(value)) if not name.startswith("_")]
     return None
+
+
+def _aliases(kind: type) -> dict[str, Any]:
+    """What the fields of a pydantic, attrs or msgspec class are called outside it, where that is another name."""
+    if encoded := getattr(kind, "__struct_encode_fields__", None):
+        return dict(zip(kind.__struct_fields__, encoded, strict=False))  # type: ignore[attr-defined]
+    if isinstance(fields := getattr(kind, "__pydantic_fields__", None), dict):
+        return {name: field.serialization_alias or field.alias for name, field in fields.items()}
+    return {field.name: getattr(field, "alias", None) for field in getattr(kind, "__attrs_attrs__", None) or ()}
 
 
 def _said_once(plain: list[Any], cut: str) -> list[Any]:

@@ -11,9 +11,10 @@ from attrs import frozen
 
 from fluxloop.clock import perf_counter_ns
 from fluxloop.records import Observation, ObservationType, ObservedError
-from fluxloop.tracing.capture import as_text, capture, describe, masked_whole, type_name
+from fluxloop.tracing.capture import as_text, capture, describe, masked_by_name, type_name
 from fluxloop.tracing.context import Scope
-from fluxloop.tracing.redaction import NOTHING, Redaction, is_secret_name
+from fluxloop.tracing.redaction import NOTHING, Redaction
+from fluxloop.tracing.secret_names import Secrecy, secrecy
 from fluxloop.tracing.usage import find_model, find_usage
 
 
@@ -61,7 +62,8 @@ class Recorder:
         # What a method belongs to is not one of its inputs.
         self.skip = 1 if names[:1] in (("self",), ("cls",)) else 0
         self.names = names[self.skip :]
-        self.secret = frozenset(name for name in (*self.known, self.variadic) if is_secret_name(name))
+        said = ((name, secrecy(name)) for name in (*self.known, self.variadic))
+        self.secret: dict[str, Secrecy] = {name: what for name, what in said if what}
         """Parameters whose names say that their values are secret."""
 
     def begin(self, scope: Scope, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Observation, int]:
@@ -95,8 +97,8 @@ class Recorder:
             if name not in captured:
                 captured[name] = capture(value, redaction)
         if self.secret and redaction.by_name:
-            for name in self.secret.intersection(captured):
-                captured[name] = masked_whole(captured[name])
+            for name in self.secret.keys() & captured.keys():
+                captured[name] = masked_by_name(captured[name], self.secret[name])
         return captured
 
     def succeed(

@@ -8,15 +8,24 @@ import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
-from functools import lru_cache
 from operator import itemgetter
 from typing import Any
 
-from fluxloop.tracing.well_known import WELL_KNOWN
+from fluxloop.tracing.secret_forms import (
+    broken,
+    escaped,
+    in_base64,
+    is_secret,
+    looks_secret,
+    secrets_of,
+    secrets_within,
+    squeezed,
+)
+from fluxloop.tracing.secret_names import Secrecy, secrecy
 
 MASK = "***"
-MIN_LENGTH = 8
-"""Characters from which a text is masked wherever it appears; a shorter one stands in too many others."""
+BROKEN_LENGTH = 16
+"""Characters from which a text is masked also where lines break it; two words of a poem are no password."""
 NEVER = sys.maxsize
 """As many characters no text has."""
 MAX_KNOWN = 256
@@ -32,45 +41,11 @@ noted: ContextVar[set[str] | None] = ContextVar("fluxloop_masked", default=None)
 _variables: Mapping[Any, Any] = getattr(os.environ, "_data", os.environ)
 _key: Callable[[str], Any] = os.environ.encodekey if hasattr(os.environ, "_data") else str
 
-_WORDS = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|[0-9]+")
-# At the end of any word: PGPASSWORD is one, and secretary is none of them.
-_SECRET_ENDS = ("password", "passwords", "passwd", "pwd", "passphrase", "secret", "secrets")
-_SECRET_WORDS = frozenset({"credential", "credentials", "authorization", "apikey", "apikeys"})
-_SECRET_LAST = frozenset({"key", "token"})
-_HARMLESS_BEFORE = {
-    "key": frozenset(
-        {
-            *("", "primary", "foreign", "public", "sort", "partition", "cache", "idempotency", "answer", "object"),
-            *("row", "range", "group", "routing", "lookup", "index", "item", "issue", "document", "translation"),
-        }
-    ),
-    "token": frozenset(
-        {
-            *("next", "page", "continuation", "eos", "bos", "pad", "stop", "first", "last", "per", "unk", "sep"),
-            *("cls", "mask", "special"),
-        }
-    ),
-}
-_URL_PASSWORD = re.compile(r"://[^/\s:@]*:([^@/\s]+)@")  # as in DATABASE_URL
-_KEEPERS_OF_KEYS = frozenset({"api", "access", "secret", "private"})
 _FOLDERS = frozenset({"PWD", "OLDPWD"})  # where a shell is and was
 
 
-@lru_cache(maxsize=4096)
-def is_secret_name(name: str) -> bool:
-    """Tell by its words whether a name says secret.
-
-    `OPENAI_API_KEY`, `accessToken` and `db_password` do; `monkey`, `author` and `max_tokens` do not.
-    """
-    words = [word.lower() for word in _WORDS.findall(name)]
-    if any(word.endswith(_SECRET_ENDS) or word in _SECRET_WORDS for word in words):
-        return True
-    if words[-1:] == ["id"]:  # AWS_ACCESS_KEY_ID
-        words = words[:-1]
-    last, before = (["", "", *words])[-1], (["", "", *words])[-2]
-    if last in _SECRET_LAST:
-        return before not in _HARMLESS_BEFORE[last]
-    return last == "keys" and before in _KEEPERS_OF_KEYS
+def _longest_first(text: str) -> tuple[int, str]:
+    return -len(text), text
 
 
 def note(names: Iterable[str]) -> None:
@@ -109,7 +84,11 @@ class Redaction:
     """
 
     __slots__ = (
+        "_beginnings",
+        "_broken",
         "_environment",
+        "_escaped",
+        "_literal",
         "_names",
         "_patterns",
         "_secrets",
@@ -142,6 +121,14 @@ class Redaction:
         """What each needle is known by."""
         self.needles: tuple[str, ...] = ()
         """Texts that are masked wherever they appear, the longest first."""
+        self._literal: tuple[str, ...] = ()
+        """These and their Base64, the longest first."""
+        self._escaped: dict[str, tuple[str, re.Pattern[str]]] = {}
+        """Those that some notation escapes, each with a part that it keeps and the pattern of all its forms."""
+        self._broken: dict[str, str] = {}
+        """Those that are long enough to be broken into lines, each without its white space."""
+        self._beginnings: tuple[str, ...] = ()
+        """Two parts of each of these: one is whole wherever a line ends."""
         self.numbers: dict[int, str] = {}
         """The same of those that are numbers, each with its needle."""
         self.shortest: int = NEVER
@@ -186,9 +173,8 @@ class Redaction:
             values = None if watched is None else watched(_variables)
         texts: dict[str, tuple[str, ...]] = {}
         for name in names:
-            for text in _secrets_in(name):
-                if is_secret(text, name):
-                    texts[text] = (*texts.get(text, ()), name)
+            for text in dict.fromkeys(_secrets_in(name)):
+                texts[text] = (*texts.get(text, ()), name)
         known = self._environment
         if any(known.get(text) != named for text, named in texts.items()):
             gone = [text for text in known if text not in texts]
@@ -197,18 +183,26 @@ class Redaction:
         self._size, self._watched, self._values = size, watched, values  # last: until then others look, too
 
     def _collect(self) -> None:
-        needles: dict[str, frozenset[str]] = {}
+        names: dict[str, frozenset[str]] = {}
         configured = ((text, (name,)) for text, name in self._secrets.items())
-        for text, names in (*configured, *self._environment.items()):
-            for form in _forms(text):
-                needles[form] = needles.get(form, frozenset()).union(names)
-        self._names = needles  # first, for other threads mask meanwhile
-        self.needles = tuple(sorted(needles, key=lambda needle: (-len(needle), needle)))
-        self.numbers = {int(needle): needle for needle in needles if needle.isascii() and needle.isdigit()}
+        for text, named in (*configured, *self._environment.items()):
+            names[text] = names.get(text, frozenset()).union(named)
+        secrets = tuple(sorted(names, key=_longest_first))
+        for secret in secrets:
+            for encoded in in_base64(secret):
+                names[encoded] = names.get(encoded, frozenset()).union(names[secret])
+        self._names = names  # first, for other threads mask meanwhile
+        self.needles = secrets
+        self._literal = tuple(sorted(names, key=_longest_first))
+        self._escaped = {secret: found for secret in secrets if (found := escaped(secret))}
+        unbroken = ((secret, squeezed(secret)) for secret in secrets)
+        self._broken = {secret: text for secret, text in unbroken if len(text) >= BROKEN_LENGTH}
+        self._beginnings = tuple({part for secret in self._broken for part in (secret[:8], secret[8:16])})
+        self.numbers = {int(secret): secret for secret in secrets if secret.isascii() and secret.isdigit()}
         if self._patterns:
             self.shortest = 0
-        elif needles:
-            self.shortest = len(self.needles[-1])
+        elif secrets:
+            self.shortest = len(self._literal[-1])
         self.is_needed = self.shortest < NEVER
 
     def also(self, secrets: Iterable[str]) -> Redaction:
@@ -226,18 +220,48 @@ class Redaction:
         length = len(text)
         if length < self.shortest:
             return text
-        for needle in reversed(self.needles):  # the shortest first, for most texts are shorter than most keys
+        is_shown = False
+        for needle in reversed(self._literal):  # the shortest first, for most texts are shorter than most keys
             if len(needle) > length:
                 break
             if needle in text:
-                text = self._without_needles(text)
+                is_shown = True
                 break
+        if is_shown or (self._escaped and self._shows_escaped(text)):
+            text = self._without_secrets(text)
+        if "\n" in text and self._beginnings:
+            text = self._without_broken(text)
         return self._without_patterns(text) if self._patterns else text
 
-    def _without_needles(self, text: str) -> str:
-        for needle in self.needles:  # the longest first, for it may hold others
-            if needle in text:
-                text = text.replace(needle, MASK)
+    def _shows_escaped(self, text: str) -> bool:
+        if "\\" in text or "%" in text or "&" in text or "+" in text:  # one of them stands in every escaped form
+            for kept, pattern in self._escaped.values():
+                if kept in text and pattern.search(text):
+                    return True
+        return False
+
+    def _without_secrets(self, text: str) -> str:
+        for needle in self._literal:  # the longest first, for it may hold others
+            masked = text
+            if needle in self._escaped:
+                kept, pattern = self._escaped[needle]
+                masked = pattern.sub(MASK, masked) if kept in masked else masked
+            masked = masked.replace(needle, MASK)
+            if masked != text:
+                text = masked
+                self.found(needle)
+        return text
+
+    def _without_broken(self, text: str) -> str:
+        for beginning in self._beginnings:
+            if beginning in text:
+                break
+        else:
+            return text
+        whole = squeezed(text)
+        for needle, unbroken in self._broken.items():
+            if unbroken in whole:
+                text = broken(unbroken).sub(MASK, text)
                 self.found(needle)
         return text
 
@@ -257,16 +281,19 @@ class Redaction:
         """Return bytes, be they text or not, with known secrets masked."""
         if len(data) < self.shortest:
             return data
-        for needle in self.needles:
-            encoded = needle.encode("utf-8", "surrogateescape")
-            if encoded in data:
-                data = data.replace(encoded, MASK.encode())
-                self.found(needle)
-        return data
+        text = data.decode("utf-8", "surrogateescape")
+        masked = self.text(text)
+        return data if masked == text else masked.encode("utf-8", "surrogateescape")
 
     def holds(self, text: str) -> bool:
         """Tell whether the text contains a known secret."""
-        return any(needle in text for needle in self.needles)
+        return any(self._finds(needle, text) for needle in self._literal)
+
+    def _finds(self, needle: str, text: str) -> bool:
+        if needle in text:
+            return True
+        kept, pattern = self._escaped.get(needle, (None, None))
+        return kept is not None and kept in text and pattern is not None and pattern.search(text) is not None
 
     def masks_in(self, text: str) -> tuple[str, ...]:
         """Return the names of all that would mask something in the text, which stays as it is."""
@@ -274,10 +301,10 @@ class Redaction:
         if length < self.shortest:
             return ()
         names: tuple[str, ...] = ()
-        for needle in reversed(self.needles):
+        for needle in reversed(self._literal):
             if len(needle) > length:
                 break
-            if needle in text:
+            if self._finds(needle, text):
                 names += tuple(self._names.get(needle, ()))
         if any(match[0] for pattern in self._patterns for match in pattern.finditer(text)):
             names += (PATTERNS,)
@@ -316,70 +343,41 @@ def secrets_by_key(plain: Any, key: str = "", *, secret: bool = False) -> Iterat
     if isinstance(plain, dict | list | tuple):
         for name, item in plain.items() if isinstance(plain, dict) else enumerate(plain):
             inner = f"{key}.{name}" if key else str(name)
-            is_named = isinstance(plain, dict) and is_secret_name(str(name))
-            yield from secrets_by_key(item, inner, secret=secret or is_named)
-    elif secret and isinstance(plain, str | int) and not isinstance(plain, bool) and is_secret(str(plain), key):
-        yield str(plain), key
+            said = secrecy(str(name)) if isinstance(plain, dict) else Secrecy.NONE
+            if not secret and said is Secrecy.TEXTS:
+                yield from ((text, inner) for one in _looking_secret(item) for text in _kept(secrets_of(one), inner))
+            yield from secrets_by_key(item, inner, secret=secret or said is Secrecy.ALL)
+    elif isinstance(plain, str):
+        yield from ((text, key) for text in _kept(secrets_of(plain) if secret else secrets_within(plain), key))
+    elif secret and isinstance(plain, int) and not isinstance(plain, bool):
+        yield from ((text, key) for text in _kept([str(plain)], key))
 
 
-def is_secret(text: str, name: str = "") -> bool:
-    """Tell whether a value under a secret name is looked for in texts.
+def _looking_secret(plain: Any) -> Iterator[str]:
+    items = plain if isinstance(plain, list | tuple) else [plain]
+    return (one for one in items if isinstance(one, str) and looks_secret(one))
 
-    It is not if it is short, if everybody knows it, if its name says it already, as that of
-    `SHOPDATA_PASSWORD=shopdata`, or if it is somebody's mask.
-    """
-    if len(text) < MIN_LENGTH or text.isspace() or not text.strip("*"):
-        return False
-    plain = text.casefold()
-    return plain not in WELL_KNOWN and plain.replace("-", "_") not in name.casefold().replace("-", "_")
+
+def _kept(texts: Iterable[str], name: str) -> Iterator[str]:
+    return (text for text in texts if is_secret(text, name))
 
 
 def _secret_variables() -> list[str]:
     # Iterating takes a list, made in one step: other threads may change what is in it.
-    return [
-        name
-        for name in os.environ
-        if (is_secret_name(name) and name not in _FOLDERS) or _URL_PASSWORD.search(os.environ.get(name, ""))
-    ]
+    return [name for name in os.environ if _said(name) or any(True for _ in _secrets_in(name))]
 
 
-def _secrets_in(name: str) -> list[str]:
-    """The value of a variable, or of one whose name says nothing the passwords of the URLs in it."""
-    value = os.environ.get(name, "")
-    if is_secret_name(name):
-        return [value]
-    found: list[str] = _URL_PASSWORD.findall(value)
-    if "%" in value:
-        from urllib.parse import unquote  # only who has such a password pays for it
-
-        return [*found, *map(unquote, found)]
-    return found
+def _said(name: str) -> Secrecy:
+    return Secrecy.NONE if name in _FOLDERS else secrecy(name)
 
 
-@lru_cache(maxsize=4 * MAX_KNOWN)
-def _forms(secret: str) -> frozenset[str]:
-    """The secret as it may stand in a text: bare, quoted, or in parts."""
-    return frozenset(_quoted(secret))
+def _secrets_in(name: str) -> Iterator[str]:
+    """What is secret of a variable: its value, or where the name says nothing what in it is secret by itself."""
+    value, said = os.environ.get(name, ""), _said(name)
+    is_named = said is Secrecy.ALL or (said is Secrecy.TEXTS and looks_secret(value))
+    return _kept(secrets_of(value) if is_named and not _is_path(value) else secrets_within(value), name)
 
 
-def _quoted(secret: str) -> Iterator[str]:
-    # Only who has secrets pays for them.
-    import json
-    from urllib.parse import quote, quote_plus
-
-    texts = [secret, secret.encode("utf-8", "backslashreplace").decode()]
-    if secret.lstrip().startswith("{"):  # the key file of a service account
-        with suppress(ValueError, RecursionError):
-            texts += secret_texts(json.loads(secret))
-    for text in texts.copy():  # a key of many lines is indented in a traceback, and joined on the screen
-        lines = [line.strip() for line in text.splitlines()]
-        if len(lines) > 1 and not text.lstrip().startswith("{"):
-            texts += [line for line in lines if is_secret(line) and not line.startswith("-----")]
-    for text in texts:
-        yield text
-        yield repr(text)[1:-1]
-        yield json.dumps(text)[1:-1]
-        yield json.dumps(text, ensure_ascii=False)[1:-1]
-        for quoted in (quote, quote_plus):
-            yield quoted(text, safe="", errors="backslashreplace")
-        yield quote(text, errors="backslashreplace")
+def _is_path(value: str) -> bool:
+    # As in GOOGLE_APPLICATION_CREDENTIALS; a key may begin with a slash, too.
+    return os.path.isabs(value) and os.path.exists(value)

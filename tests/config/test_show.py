@@ -17,7 +17,7 @@ from fluxloop.config.convert import unstructure
 from fluxloop.config.document import parse_document
 from fluxloop.config.load import load_config
 from fluxloop.config.showing import show, source_of
-from fluxloop.tracing.redaction import is_secret_name
+from fluxloop.tracing.secret_names import is_secret_name
 from fluxloop_cli.main import main
 
 CONFIG = """\

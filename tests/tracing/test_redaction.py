@@ -8,60 +8,68 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fluxloop.tracing.redaction import MASK, MIN_LENGTH, Redaction, is_secret, is_secret_name, secret_texts
+from fluxloop.tracing.capture import capture
+from fluxloop.tracing.redaction import MASK, Redaction, secret_texts
+from fluxloop.tracing.secret_forms import MIN_LENGTH, is_secret
+from fluxloop.tracing.secret_names import Secrecy, secrecy
 from fluxloop.tracing.well_known import WELL_KNOWN
 
-SECRET = [
-    "OPENAI_API_KEY",
-    "apiKey",
-    "api-key",
-    "apikey",
-    "dbPassword",
-    "password",
-    "passwd",
-    "access_token",
-    "AWS_SECRET_ACCESS_KEY",
-    "client_secret",
-    "credentials",
-    "Passphrase",
-    "PrivateKey",
-    "PGPASSWORD",
-    "MYSQL_PWD",
-    "AWS_SECRETS",
-    "AWS_ACCESS_KEY_ID",
-    "api_keys",
-    "authorization",
-]
-HARMLESS = [
-    "monkey",
-    "keyboard",
-    "max_tokens",
-    "tokens",
-    "key",
-    "primary_key",
-    "publicKey",
-    "sort_key",
-    "tokenizer",
-    "secretary",
-    "token_count",
-    "next_token",
-    "idempotency_key",
-    "id",
-    "",
-    "名前",
-]
+
+def names(text: str) -> list[str]:
+    return text.split()
 
 
-@pytest.mark.parametrize("name", SECRET)
-def test_names_of_secrets_are_told(name: str) -> None:
-    """A word for a secret makes the name one, however the words are joined."""
-    assert is_secret_name(name)
+SECRET = names("""
+    OPENAI_API_KEY apiKey api-key apikey dbPassword password passwd access_token AWS_SECRET_ACCESS_KEY
+    client_secret credentials Passphrase PrivateKey PGPASSWORD MYSQL_PWD AWS_SECRETS AWS_ACCESS_KEY_ID
+    api_keys authorization OPENAI_API_KEY_2 apiKey2 API_KEY_PROD OPENAI_API_KEY_FOR_TESTS api_key_old
+    TOKEN_PROD token2 GITHUB_TOKEN_DEV APIKEY_1 XApiKey SIGNING_KEYS sshKeys auth auth_header
+    Proxy-Authorization x_auth basicAuth auth_code cookie cookies Set-Cookie session_cookie jwt JWT_SECRET
+    user_jwt csrf csrftoken X-CSRF-Token XSRF-TOKEN csrfmiddlewaretoken creds aws_creds connection_string
+    AzureStorageConnectionString DB_CONN_STR dsn SENTRY_DSN otp totp_code mfa_code X-Amz-Signature
+    stripe-signature hash_salt password_salt PASSWORD_HASH secret_key_base refresh_token refreshTokens
+    bot_token X-Amz-Security-Token VAULT_SECRET_ID PHPSESSID JSESSIONID encryption_key APIKEY
+    x-api-key SECRET_SAUCE clientSecret2 token
+""")
+SOMETIMES = names("""
+    tokens user_tokens pass DB_PASS session user_session GH_PAT pat bearer sas AZURE_SAS
+""")
+HARMLESS = names("""
+    monkey keyboard KEYBOARD_LAYOUT max_tokens input_tokens output_tokens total_tokens prompt_tokens
+    num_tokens key keys primary_key publicKey PUBLIC_KEY sort_key tokenizer secretary token_count next_token
+    idempotency_key id _ 名前 author authors authority authenticated auth_method auth_type auth_url AUTH_SERVER
+    session_id sessionId XDG_SESSION_TYPE XDG_SESSION_ID SESSION_MANAGER DESKTOP_SESSION cookie_policy
+    TOKEN_URL PASSWORD_RESET_URL password_policy password_length KEY_FILE POSTGRES_PASSWORD_FILE SSH_AUTH_SOCK
+    secret_name secret_arn api_key_name csrf_enabled jwt_algorithm mfa_enabled mfa_method token_type
+    expires_in token_limit token_usage tokens_per_minute passed passes passing bypass_rate compass path
+    pattern patch patient salt sea_salt signature function_signature private is_private optional design
+    assignment key_points keywords turkey key_id cache_key pinned credit answer_key authorization_url
+    credentials_path passenger authored_by maxTokens cacheKey DB_PASSWORD_FILE 日本 model
+""")
 
 
-@pytest.mark.parametrize("name", HARMLESS)
-def test_other_names_are_harmless(name: str) -> None:
-    """A word that only contains or counts secrets is none, nor is a key that opens nothing."""
-    assert not is_secret_name(name)
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [(name, said) for said, names in zip(Secrecy, (["", *HARMLESS], SOMETIMES, SECRET), strict=True) for name in names],
+)
+def test_names_are_judged_by_their_words(name: str, said: Secrecy) -> None:
+    """A word for a secret makes the name one, however the words are joined; what only tells about one does not."""
+    assert secrecy(name) is said
+
+
+def test_under_some_names_only_what_looks_like_a_secret_is_one() -> None:
+    """Counts, flags, short pieces, sentences and what stands deeper are what such a name means otherwise."""
+    shown = {
+        "tokens": 512,
+        "session": {"turns": ["hello"], "user": "somebody-or-other"},
+        "pass": True,
+        "pat": "Patrick",
+        "user_session": "a session about the weather",
+        "user_tokens": ["Hello", " world"],
+    }
+    hidden = {"tokens": ["tok-0123456789", 3], "pass": "w-0123456789", "session": "abcdef0123456789"}
+    assert capture(shown, Redaction()) == shown
+    assert capture(hidden, Redaction()) == {"tokens": [MASK, 3], "pass": MASK, "session": MASK}
 
 
 # Values that everybody knows
