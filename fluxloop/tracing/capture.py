@@ -434,7 +434,7 @@ class Walk:
             alias = aliases.get(field) if aliases else None
             if isinstance(alias, str) and self._redaction.by_name and (said := secrecy(alias)):
                 plain = self._hidden(alias, plain, value, said)
-            result[_free_key(field, result, numbers, self._redaction)] = plain
+            result[_free_key(self._redaction.text(_text(field)), field, result, numbers)] = plain
         return result
 
     def _int(self, value: int) -> int | str:
