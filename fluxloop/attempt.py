@@ -273,8 +273,9 @@ class OpenAttempt:
         if run.streams:
             run.end_streams(self._end or 0)
         run.closed = True
-        # The agent's threads may go on, and end calls that are recorded as open here.
-        observations = tuple([one.copy() for one in list(run.observations)])
+        # The agent's threads may go on, and end calls that are recorded as open here; what has ended is final.
+        seen = list(run.observations)
+        observations = tuple([one.copy() if one.end_time is None else one for one in seen])
         if run.redaction.needles is not self._needles:
             self._mask_again(observations, run.redaction)
         start = self._start or 0

@@ -496,7 +496,8 @@ def _aliases(kind: type) -> dict[str, Any]:
         return dict(zip(kind.__struct_fields__, encoded, strict=False))  # type: ignore[attr-defined]
     if isinstance(fields := getattr(kind, "__pydantic_fields__", None), dict):
         return {name: field.serialization_alias or field.alias for name, field in fields.items()}
-    return {field.name: getattr(field, "alias", None) for field in getattr(kind, "__attrs_attrs__", None) or ()}
+    attributes = getattr(kind, "__attrs_attrs__", None) or ()
+    return {str(getattr(field, "name", field)): getattr(field, "alias", None) for field in attributes}
 
 
 def _said_once(plain: list[Any], cut: str) -> list[Any]:
