@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import signal
 import sys
-import sysconfig
 import threading
 from collections.abc import Iterator
 from contextlib import suppress
@@ -28,7 +27,7 @@ MAX_NAMED = 3
 """How many of those that are waited for are named."""
 
 _PACKAGE = os.path.dirname(__file__) + os.sep
-_STDLIB = sysconfig.get_paths()["stdlib"]
+_STDLIB = os.path.dirname(os.__file__) + os.sep
 _INSTALLED = os.sep + "site-packages" + os.sep
 
 
