@@ -109,7 +109,7 @@ def test_a_batch_is_one_write_of_whole_lines(tmp_path: Path) -> None:
 def test_files_that_cannot_be_opened_stop_the_experiment(tmp_path: Path) -> None:
     """What was opened before is closed again."""
     (tmp_path / "trace_summary.jsonl").mkdir()
-    with pytest.raises(IsADirectoryError):
+    with pytest.raises(OSError, match="is a folder where a file belongs"):
         JsonlSink().open(fluxloop.SinkContext(name="demo", path=tmp_path, planned=1, config={}))
 
 
