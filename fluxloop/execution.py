@@ -26,8 +26,10 @@ from fluxloop.schedule import Limits, Schedule
 from fluxloop.sinks.base import SinkContext
 from fluxloop.sinks.group import SinkGroup
 from fluxloop.store.documents import to_json, write_document
-from fluxloop.store.layout import CONFIG, STALLS, SUMMARY
+from fluxloop.store.layout import CONFIG, LOCK, STALLS, SUMMARY
+from fluxloop.store.presence import Kept, TakenAwayError
 from fluxloop.store.reserve import give_room, keep_room
+from fluxloop.store.runs import count_whole
 from fluxloop.store.syncing import SyncError
 from fluxloop.summary import ExperimentStatus, Summary, SummaryBuilder
 from fluxloop.tracing.capture import message, type_name
@@ -64,6 +66,10 @@ class Execution:
     """False for a directory that an earlier experiment has made."""
     left_running: int = field(default=0, init=False)
     """Attempts that nothing could end: they may go on in this process."""
+    _doubt: SyncError | TakenAwayError | None = field(default=None, init=False)
+    """What was first heard that leaves in doubt whether all that was written is there."""
+    _claim: Kept | None = field(default=None, init=False)
+    """The lock's file, by which the directory is known again."""
     _retried: RunError | None = field(default=None, init=False)
     _first: FirstRuns = field(factory=FirstRuns, init=False)
     _told: set[str] = field(factory=set, init=False)
@@ -86,12 +92,22 @@ class Execution:
     def _left(self) -> int:
         return len(self.plan) - self._done
 
-    def _safe(self, cause: BaseException | None) -> str:
-        """What became of the runs that had finished."""
-        if isinstance(cause, SyncError):
-            sure = self._earlier + cause.safe
-            return f"of {self.summary.total} finished runs, {sure} are known to be on the disk, in {self.path}"
-        return f"the {self.summary.total} runs finished before are safe in {self.path}"
+    def _safe(self) -> str:
+        """What became of the runs that had finished, by what is there."""
+        total, found = self.summary.total, count_whole(self.path)
+        if isinstance(self._doubt, SyncError):
+            sure = min(found, self._earlier + self._doubt.safe)
+            return f"of {total} finished runs, {sure} are known to be on the disk, in {self.path}"
+        if found >= total:
+            return f"the {total} runs finished before are safe in {self.path}"
+        if found:
+            return f"of {total} finished runs, {found} are still in {self.path}"
+        return f"none of the {total} finished runs is in {self.path} any more"
+
+    def _note_doubt(self, error: BaseException) -> None:
+        cause = error.__cause__
+        if self._doubt is None and isinstance(cause, SyncError | TakenAwayError):
+            self._doubt = cause
 
     def run(self, config: dict[str, Any], config_yaml: bytes) -> Summary:
         """Run the plan and return what it came to.
@@ -102,7 +118,7 @@ class Execution:
 
         Raises:
             UsageError: what the user can mend; nothing has run and the directory is gone.
-            SinkError: the results could not be written; what was written is safe.
+            SinkError: the results could not be written, or were taken away; says what of them is there.
         """
         try:
             with self.interrupt.listening(), notices_to(self.progress.warn):
@@ -111,10 +127,12 @@ class Execution:
         except BaseException as error:
             self._give_up(error)
             if isinstance(error, SinkError) and self.summary.total:
-                raise SinkError(f"{error}; {self._safe(error.__cause__)}") from error
+                raise SinkError(f"{error}; {self._safe()}") from error
             raise
 
     def _begin(self, config: dict[str, Any], config_yaml: bytes) -> None:
+        with suppress(FileNotFoundError):
+            self._claim = Kept(self.path / LOCK)
         if not self.is_new:
             write_document(self.path / CONFIG, config_yaml)
             write_document(self.path / SUMMARY, to_json(self.summary.build("running", completed_at=None)))
@@ -187,6 +205,7 @@ class Execution:
 
     def _settle(self, attempts: Sequence[Attempt], schedule: Schedule) -> None:
         """Write what has ended, then count it, then share it."""
+        self.sinks.check()
         settled = [(attempt, schedule.settle(attempt)) for attempt in attempts]
         traces = [trace for _, trace in settled if trace is not None]
         if traces:
@@ -280,44 +299,80 @@ class Execution:
         final = self.summary.build(status, completed_at=completed, stop_reason=reason)
         failed: SinkError | None = None
         try:
-            if not sinks_hang:
+            if sinks_hang:
+                self.sinks.look()
+            else:
                 self.sinks.close_results(final)
         except SinkError as error:
             failed = error
+            self._note_doubt(error)
             if status != "failed":  # else what went wrong first is the reason
                 final = self.summary.build("failed", completed_at=completed, stop_reason=redact(str(error)))
         try:
-            give_room(self.path)
-            write_document(self.path / SUMMARY, to_json(final))
+            if self._is_ours:
+                give_room(self.path)
+            if not isinstance(self._doubt, TakenAwayError):  # else it would count what is not there
+                write_document(self.path / SUMMARY, to_json(final))
+        except SinkError as error:
+            failed = failed or error  # what went wrong first decides what may be claimed
         finally:
             if not sinks_hang:
                 self.sinks.close_others(final)
         if failed is not None:
             raise failed
+        self._look_at_end()
         return final
+
+    def _look_at_end(self) -> None:
+        """See that all is there, after other sinks have taken their time."""
+        try:
+            self.sinks.look()
+            Kept(self.path / SUMMARY)
+        except SinkError as error:
+            self._note_doubt(error)
+            raise
+        except OSError as error:
+            raise SinkError(f"{self.path / SUMMARY}: {error.strerror or error}") from error
 
     def _last_words(self, schedule: Schedule, sinks_hang: bool) -> None:
         """Leave honest files behind when the process is about to end."""
         self.summary.failures_left = schedule.failures_left
-        with suppress(SinkError, OSError):
+        where = f"the results are in {self.path}"
+        try:
             self._finish(*self._outcome(schedule), sinks_hang=sinks_hang)
+        except (SinkError, OSError) as error:
+            where = f"{error}; {self._safe()}"
         self.progress.stop()
-        told = f"{self._left} of {self.summary.planned} runs were not run"
-        self.progress.signal(f"{told}; the results are in {self.path}")
+        self.progress.signal(f"{self._left} of {self.summary.planned} runs were not run; {where}")
 
     def _give_up(self, error: BaseException) -> None:
         """Leave nothing behind when nothing has run and the user can mend it, else all that is done."""
+        self._note_doubt(error)
         is_empty = self.is_new and not self.summary.total
         if is_empty and isinstance(error, UsageError | SinkError | KeyboardInterrupt):
             nothing = self.summary.build("failed", completed_at=None)
             with suppress(SinkError):
                 self.sinks.close_results(nothing)
             self.sinks.close_others(nothing)
-            shutil.rmtree(self.path, ignore_errors=True)
+            if self._is_ours:
+                shutil.rmtree(self.path, ignore_errors=True)
             return
         reason = str(error) if isinstance(error, SinkError) else f"{type_name(error)}: {message(error)}"
-        with suppress(SinkError):  # what went wrong first is what is raised
+        try:
             self._finish("failed", reason)
+        except SinkError as later:  # what went wrong first is what is raised
+            if not isinstance(error, SinkError):
+                self.progress.warn(f"{later}; {self._safe()}")
+
+    @property
+    def _is_ours(self) -> bool:
+        """Whether the directory under the name is still the one that was locked."""
+        try:
+            if self._claim is not None:
+                self._claim.check()
+        except TakenAwayError:
+            return False
+        return True
 
 
 def _left(attempt: Attempt) -> str:

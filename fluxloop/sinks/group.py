@@ -7,6 +7,8 @@ from collections.abc import Callable, Sequence
 from fluxloop.exceptions import SinkError, UsageError
 from fluxloop.records import Trace
 from fluxloop.sinks.base import SinkContext, TraceSink
+from fluxloop.sinks.jsonl import JsonlSink
+from fluxloop.store.presence import TakenAwayError
 from fluxloop.summary import Summary
 from fluxloop.tracing.capture import describe, type_name
 
@@ -20,7 +22,7 @@ class SinkGroup:
     A failing secondary sink is told once, gets the traces that follow, and never costs the results.
     """
 
-    def __init__(self, results: TraceSink, others: Sequence[TraceSink], warn: Callable[[str], None]) -> None:
+    def __init__(self, results: JsonlSink, others: Sequence[TraceSink], warn: Callable[[str], None]) -> None:
         self._results = results
         self._others = tuple(others)
         self._warn = warn
@@ -50,7 +52,29 @@ class SinkGroup:
         try:
             self._results.write_batch(traces)
         except _FAILURES as error:
-            raise SinkError(f"the results cannot be written: {_told(error)}") from error
+            raise _lost("the results cannot be written", error) from error
+
+    def check(self) -> None:
+        """Do nothing while what was written is there.
+
+        Raises:
+            SinkError: the disk did not take it, or somebody else has changed it.
+        """
+        try:
+            self._results.check()
+        except _FAILURES as error:
+            raise _lost("the results cannot be written", error) from error
+
+    def look(self) -> None:
+        """Check as `check` does, by looking now; also when the results are closed.
+
+        Raises:
+            SinkError: the disk did not take it, or somebody else has changed it.
+        """
+        try:
+            self._results.look()
+        except _FAILURES as error:
+            raise _lost("the results are not complete", error) from error
 
     def share(self, traces: Sequence[Trace]) -> None:
         """Hand runs that are written to the other sinks."""
@@ -72,7 +96,7 @@ class SinkGroup:
             try:
                 self._results.close(summary)
             except _FAILURES as error:
-                raise SinkError(f"the results cannot be closed: {_told(error)}") from error
+                raise _lost("the results cannot be closed", error) from error
 
     def close_others(self, summary: Summary) -> None:
         """Close every other sink that is open, whatever becomes of the rest."""
@@ -90,6 +114,10 @@ class SinkGroup:
         if id(sink) not in self._failed:
             self._warn(f"the sink {type_name(sink)} failed; the results are not affected: {_told(error)}")
         self._failed[id(sink)] = self._failed.get(id(sink), 0) + runs
+
+
+def _lost(what: str, error: BaseException) -> SinkError:
+    return SinkError(str(error) if isinstance(error, TakenAwayError) else f"{what}: {_told(error)}")
 
 
 def _told(error: BaseException) -> str:

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import ExitStack, closing
+from contextlib import ExitStack, closing, suppress
 from typing import TYPE_CHECKING
 
 from fluxloop.records import Trace
 from fluxloop.sinks.base import SinkContext, TraceSink
 from fluxloop.store.codec import encode_run
-from fluxloop.store.layout import LINE_FILES
+from fluxloop.store.layout import CONFIG, LINE_FILES, LOCK, SUMMARY, SUPERSEDED
 from fluxloop.store.lines import LineFile, sync_directory
+from fluxloop.store.presence import Kept
 from fluxloop.store.syncing import GroupSync
 
 if TYPE_CHECKING:
@@ -34,7 +35,11 @@ class JsonlSink(TraceSink):
             self._lines = [opened.enter_context(closing(LineFile(context.path / name))) for name in LINE_FILES]
             sync_directory(context.path)
             self._files = opened.pop_all()
-        self._sync = GroupSync(self._lines)
+        self._kept: list[Kept] = []
+        for name in (LOCK, CONFIG, SUMMARY, SUPERSEDED):
+            with suppress(FileNotFoundError):
+                self._kept.append(Kept(context.path / name))
+        self._sync = GroupSync(self._lines, self._kept)
 
     def write(self, trace: Trace) -> None:
         """Commit one run."""
@@ -46,8 +51,9 @@ class JsonlSink(TraceSink):
         Raises:
             OSError: nothing of them is written.
             SyncError: the disk did not take what was written before.
+            TakenAwayError: somebody else has changed what was written before.
         """
-        self._sync.check()
+        self.check()
         lines = [b"".join(parts) for parts in zip(*map(encode_run, traces), strict=True)]
         before = [file.size for file in self._lines]
         try:
@@ -61,11 +67,26 @@ class JsonlSink(TraceSink):
             raise
         self._sync.written(len(traces))
 
+    def check(self) -> None:
+        """Do nothing while what was written is on the disk, or on its way there.
+
+        Raises:
+            SyncError: the disk did not take it.
+            TakenAwayError: somebody else has changed it.
+        """
+        self._sync.check()
+
+    def look(self) -> None:
+        """Check as `check` does, by looking now; also when all is closed."""
+        self._sync.look()
+
     def close(self, summary: Summary) -> None:
         """Put the rest on the disk and close the files.
 
         Raises:
             SyncError: the disk did not take it.
+            TakenAwayError: somebody else has changed what was written.
         """
         with self._files:
             self._sync.close()
+        self._kept[:] = [one for one in self._kept if one.path.name != SUMMARY]  # it is written anew

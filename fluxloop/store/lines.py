@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from fluxloop.store.files import regular
+from fluxloop.store.presence import changed, look
 from fluxloop.system import System
 
 _UNKNOWN = (errno.ENOTSUP, errno.ENOTTY, errno.EINVAL, errno.EBADF)
@@ -76,10 +77,13 @@ class LineFile:
     """
 
     def __init__(self, path: Path) -> None:
+        self.path = path
         self._file = open(path, "ab", buffering=0, opener=regular)  # noqa: SIM115  (closed by close)
         self._opened = System.fstat(self._file.fileno())
         self.size = self._opened.st_size
         """Bytes of whole lines."""
+        self._most = self.size
+        """Bytes that are there at most: a write may be under way."""
 
     def append(self, lines: bytes) -> None:
         """Write whole lines.
@@ -88,11 +92,13 @@ class LineFile:
             OSError: the system did not take them all; `cut` takes away what it did take.
         """
         rest = lines
+        self._most = self.size + len(lines)
         try:
             # A nearly full disk takes a part; the next write says why it takes no more.
-            while written := self._file.write(rest):
-                if written == len(rest):
-                    break
+            while rest:
+                written = self._file.write(rest)
+                if not written:
+                    raise OSError(errno.EIO, "the system takes nothing and does not say why")
                 rest = rest[written:]
         except OSError as error:
             raise _named(error) from None
@@ -101,8 +107,9 @@ class LineFile:
     def cut(self, size: int) -> None:
         """Take away all that stands after the first `size` bytes, as far as the system lets us."""
         with suppress(OSError):
+            self.size = min(self.size, size)
             System.ftruncate(self._file.fileno(), size)
-            self.size = size
+            self._most = size
 
     def sync(self) -> None:
         """Put what was written on the disk itself; from any thread.
@@ -117,6 +124,22 @@ class LineFile:
             sync(handle)
         except OSError as error:
             raise _named(error) from None
+
+    def check(self) -> None:
+        """Do nothing while the name leads to this file and it is as long as was written; from any thread.
+
+        Raises:
+            TakenAwayError: somebody else has deleted, replaced, cut or written it.
+        """
+        while True:
+            least = self.size
+            found = look(self.path)
+            if not os.path.samestat(found, self._opened):
+                raise changed(self.path, "is another file than the one that was written")
+            if least <= found.st_size <= self._most:
+                return
+            if self.size >= least:  # else it was cut meanwhile, by us
+                raise changed(self.path, f"has {found.st_size:,} bytes where {least:,} were written")
 
     def close(self) -> None:
         """Close the file."""

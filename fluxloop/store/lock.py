@@ -121,8 +121,10 @@ class DirectoryLock:
     ) -> None:
         _held.discard(self)
         if self._handle is not None:
+            file = self._path / LOCK
             with suppress(OSError):
-                System.unlink(self._path / LOCK)  # while it is held, so that nobody's but ours goes
+                if os.path.samestat(System.fstat(self._handle), os.lstat(file)):  # the directory may be another by now
+                    System.unlink(file)  # while it is held, so that nobody's but ours goes
             self.let_go()
 
     def let_go(self) -> None:

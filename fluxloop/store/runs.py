@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -203,6 +203,15 @@ class StoredRuns:
         digits = len(trace.trace_id) - len(_PREFIX)
         if self.least_digits is None or digits < self.least_digits:
             self.least_digits = digits
+
+
+def count_whole(path: Path) -> int:
+    """Return how many runs can be read from an experiment directory, up to the first damage."""
+    count = 0
+    with suppress(OutputError, OSError):
+        for _ in StoredRuns(path):
+            count += 1
+    return count
 
 
 def _is_unwritten(path: Path) -> bool:

@@ -6,10 +6,13 @@ import threading
 from collections.abc import Sequence
 
 from fluxloop.store.lines import LineFile
+from fluxloop.store.presence import Kept, TakenAwayError
 from fluxloop.system import new_thread
 
 SYNC_AFTER = 0.5
 """Seconds from a write to the sync that others share with it: half of what is promised, the rest is the disk's."""
+LOOK_AFTER = 2.0
+"""Seconds without a write after which it is looked whether all is there still."""
 
 
 class SyncError(OSError):
@@ -22,7 +25,11 @@ class SyncError(OSError):
 
 
 class GroupSync:
-    """Put files on the disk soon after they were written, in a thread of its own.
+    """Put files on the disk soon after they were written, and see that they are there, in a thread of its own.
+
+    Args:
+        files: what is written.
+        kept: what lies beside them and is to stay as it is.
 
     Example:
         >>> import tempfile
@@ -33,13 +40,14 @@ class GroupSync:
         >>> group.close(); file.close()
     """
 
-    def __init__(self, files: Sequence[LineFile]) -> None:
+    def __init__(self, files: Sequence[LineFile], kept: Sequence[Kept] = ()) -> None:
         self._files = files
+        self._kept = kept
         self._written = self._synced = 0
         self._is_due = False
         self._due = threading.Event()
         self._closing = threading.Event()
-        self._failure: OSError | None = None
+        self._failure: OSError | TakenAwayError | None = None
         self._thread: threading.Thread | None = None
 
     def written(self, count: int) -> None:
@@ -66,27 +74,43 @@ class GroupSync:
 
         Raises:
             SyncError: a sync has failed.
+            TakenAwayError: somebody else has changed what was written.
         """
+        if isinstance(self._failure, TakenAwayError):
+            raise self._failure
         if self._failure is not None:
             raise SyncError(self._failure, self._synced)
+
+    def look(self) -> None:
+        """Hold what was written against what is there.
+
+        Raises:
+            TakenAwayError: somebody else has changed it.
+            SyncError: a sync has failed.
+        """
+        self._look()
+        self.check()
 
     def close(self) -> None:
         """End the thread and put the rest on the disk; nothing is asked of a disk that has failed.
 
         Raises:
             SyncError: this sync failed, or an earlier one.
+            TakenAwayError: somebody else has changed what was written.
         """
         self._closing.set()
         self._due.set()
         if self._thread is not None:
             self._thread.join()
-        if self._failure is None and self._written > self._synced:
+        if self._written > self._synced and not isinstance(self._failure, OSError):
             self._sync()
-        self.check()
+        self.look()
 
     def _follow(self) -> None:
         while self._failure is None:
-            self._due.wait()
+            if not self._due.wait(LOOK_AFTER):
+                self._look()
+                continue
             if self._closing.wait(SYNC_AFTER):
                 return
             self._due.clear()
@@ -104,3 +128,15 @@ class GroupSync:
             self._failure = error
         else:
             self._synced = written
+            self._look()
+
+    def _look(self) -> None:
+        if self._failure is not None:
+            return
+        try:
+            for file in self._files:
+                file.check()
+            for kept in self._kept:
+                kept.check()
+        except TakenAwayError as error:
+            self._failure = error

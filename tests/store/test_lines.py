@@ -122,3 +122,13 @@ def test_lines_can_be_synced_from_any_thread(tmp_path: Path) -> None:
     thread.join()
     assert (tmp_path / "lines").read_bytes() == b"".join(b"%d\n" % number for number in range(200))
     file.close()
+
+
+def test_a_write_of_nothing_is_no_error(tmp_path: Path) -> None:
+    """And writes nothing."""
+    file = LineFile(tmp_path / "lines")
+    file.append(b"")
+    file.append(b"one\n")
+    assert (file.size, file.path.read_bytes()) == (4, b"one\n")
+    file.check()
+    file.close()
