@@ -20,7 +20,8 @@ import pytest
 
 from fluxloop import Case, Experiment, ExperimentResult, ProcessesExecutor, TargetError, Trace
 from fluxloop.executors.remote import messages
-from fluxloop.executors.remote.staff import MAX_FAILED_STARTS
+from fluxloop.executors.remote.local import LocalWorkers
+from fluxloop.executors.remote.staff import MAX_FAILED_STARTS, Staff
 from fluxloop.rates import _queues, moment
 from fluxloop.store.layout import STALLS
 from fluxloop.tracing.redaction import MASK
@@ -616,6 +617,34 @@ def test_workers_that_cannot_load_the_target_are_done_without(tmp_path: Path, mo
         result = run(only_once.agent, tmp_path, ["a", "b"])
     assert sorted(outputs(result)) == ["a", "b"]
     assert [f"LookupError: {MASK}" in one for one in told] == [True]
+
+
+def test_workers_start_a_few_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """So the first is soon ready, and there are as many as were asked for in the end."""
+    monkeypatch.setattr(LocalWorkers, "starts", 2)
+    starting = []
+    hire = Staff.hire
+
+    def counted(staff: Staff, waiting: int, suspects: int) -> None:
+        hire(staff, waiting, suspects)
+        starting.append(sum(member.is_starting for member in staff.members.values()))
+
+    monkeypatch.setattr(Staff, "hire", counted)
+    (tmp_path / "meeting.py").write_text(
+        "import os, pathlib\n"
+        "from tests.waiting import wait_until\n"
+        "here = pathlib.Path(__file__).parent\n"
+        "def agent(text):\n"
+        "    (here / f'here_{os.getpid()}').touch()\n"
+        "    wait_until(lambda: len(list(here.glob('here_*'))) == 6)\n"
+        "    return os.getpid()\n"
+    )
+    monkeypatch.syspath_prepend(str(tmp_path))
+    import meeting  # type: ignore[import-not-found]
+
+    result = run(meeting.agent, tmp_path, list("abcdef"), parallel=6)
+    assert len(set(outputs(result))) == 6
+    assert max(starting) == 2
 
 
 def test_what_ran_it_is_kept(tmp_path: Path) -> None:

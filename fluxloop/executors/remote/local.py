@@ -42,6 +42,9 @@ class LocalWorkers:
         preparation: what each is told before anything else.
     """
 
+    starts: int | None = max(2, os.cpu_count() or 1)
+    """More at a time would make each of them slower, and the first result late."""
+
     def __init__(self, preparation: Preparation) -> None:
         self._preparation = preparation
         self._selector = selectors.DefaultSelector()

@@ -36,6 +36,9 @@ class RayWorkers:
         places: how many workers an actor keeps.
     """
 
+    starts: int | None = None
+    """The cluster decides."""
+
     def __init__(
         self, cluster: Cluster, root: str | None, preparation: Preparation, *, num_cpus: float, places: int
     ) -> None:

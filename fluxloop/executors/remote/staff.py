@@ -86,6 +86,8 @@ class Staff:
         solitary = sum(member.is_solitary for member in self.members.values())
         starting = sum(member.is_starting and not member.is_solitary for member in self.members.values())
         wanted = -(-waiting // self.together) - starting
+        if self.transport.starts is not None:
+            wanted = min(wanted, self.transport.starts - starting)
         for _ in range(min(wanted, self.workers - len(self.members) + solitary)):
             self._start()
         for _ in range(min(suspects, MAX_SOLITARY) - solitary):
@@ -108,7 +110,8 @@ class Staff:
     def failed_start(self, why: str) -> None:
         """Go on when a worker could not be started: at first with those there are, later by trying again."""
         self._failed_starts += 1
-        if not self._has_worked:  # all of them may fail alike
+        is_last = len(self.members) + 1 >= self.workers
+        if not self._has_worked and (is_last or not self.members):  # all of them may fail alike
             self._be_fewer(why)
         elif self._failed_starts >= MAX_FAILED_STARTS:
             self._failed_starts = 0

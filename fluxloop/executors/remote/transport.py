@@ -29,6 +29,9 @@ Message = tuple[Link, bytes, bytes]
 class Transport(Protocol):
     """Starts workers and carries messages; it knows nothing of attempts."""
 
+    starts: int | None
+    """How many workers may start at a time, so that the first are soon ready; None for any."""
+
     def start(self) -> Link:
         """Start a worker; it says READY, or FAILED, or is GONE."""
 
