@@ -14,6 +14,8 @@ from fluxloop.pace import Pace, spacing
 _lock = threading.Lock()
 _queues: dict[str, _Queue] = {}
 _shares: list[int] = []
+_experiment = 0
+"""The number of the experiment that is on, or was last; those that are on at a time have one."""
 
 Turn = AbstractContextManager[Callable[[], float]]
 """A place among those that wait for a rate, until it is left. Once it is told to be the first, what it
@@ -64,9 +66,11 @@ def one_share_of(shares: int) -> Iterator[None]:
     """Let calls take one of so many shares of each rate; the others are for other machines.
 
     It holds in the whole process, because an agent also calls from threads that know no run. When
-    it is told twice at a time, the smaller share holds.
+    it is told twice at a time, the smaller share holds. As long as it does, a name keeps its rate.
     """
+    global _experiment
     with _lock:
+        _experiment += not _shares
         _shares.append(shares)
     try:
         yield
@@ -89,7 +93,14 @@ class _Queue:
         """How many moments."""
         self.before = self.pace.next
         """When the last of them was to be had."""
+        self.used_in = _experiment
+        """The number of the experiment in which its rate was asked for last."""
         self._waiting: deque[Callable[[], object]] = deque()
+
+    @property
+    def is_bound(self) -> bool:
+        """Whether its rate may not be another: somebody waits for it, or has asked for it in this experiment."""
+        return bool(self._waiting) or (bool(_shares) and self.used_in == _experiment)
 
     def is_free(self) -> bool:
         """Take this moment, if it is free and nobody waits."""
@@ -134,10 +145,15 @@ class _Queue:
 
 
 def _queue(name: str, gap: float) -> _Queue:
+    """The queue of a name, with this rate from now on: an experiment binds a name to one rate, until it has ended."""
     with _lock:
         queue = _queues.setdefault(name, _Queue(name, gap))
-    if queue.pace.gap != gap:
-        raise ValueError(f"the name has another rate, one in {queue.pace.gap:g} s")
+        if queue.pace.gap != gap:
+            if queue.is_bound:
+                raise ValueError(f"the name has another rate, one in {queue.pace.gap:g} s")
+            queue.pace.gap = gap
+            queue.pace.next = min(queue.pace.next, monotonic() + gap)
+        queue.used_in = _experiment
     return queue
 
 
@@ -153,7 +169,7 @@ class rate_limit:  # noqa: N801  (used as a word, like `open`)
         rate: as `"500/min"`, `"5/s"` or `"1000/h"`.
 
     Raises:
-        ValueError: the rate is none, or another one is in use under this name.
+        ValueError: the rate is none, or this experiment uses another one under this name.
 
     Example:
         >>> with rate_limit("search", "1000/s"):
@@ -162,16 +178,20 @@ class rate_limit:  # noqa: N801  (used as a word, like `open`)
         In async code: `async with fluxloop.rate_limit("openai", "500/min"): ...`
     """
 
-    __slots__ = ("_queue",)
+    __slots__ = ("_gap", "_queue", "_rate")
 
     def __init__(self, name: str, rate: str) -> None:
-        gap = spacing(rate)
+        self._rate, self._gap = rate, spacing(rate)
+        self._queue = self._bound(name)
+
+    def _bound(self, name: str) -> _Queue:
         try:
-            self._queue = _queue(name, gap)
+            return _queue(name, self._gap)
         except ValueError as error:
-            raise ValueError(f"rate_limit({name!r}, {rate!r}): {error}; use another name") from None
+            raise ValueError(f"rate_limit({name!r}, {self._rate!r}): {error}; use another name") from None
 
     def __enter__(self) -> None:
+        self._bound(self._queue.name)  # it may have been made before the experiment, or for another one
         if not _elsewhere and self._queue.is_free():
             return
         first = threading.Event()
@@ -184,6 +204,7 @@ class rate_limit:  # noqa: N801  (used as a word, like `open`)
         """Nothing is held: the rate bounds how often calls begin, not how long they take."""
 
     async def __aenter__(self) -> None:
+        self._bound(self._queue.name)
         if not _elsewhere and self._queue.is_free():
             return
         import asyncio  # whoever gets here has it loaded
@@ -206,5 +227,5 @@ class rate_limit:  # noqa: N801  (used as a word, like `open`)
     def _turn(self, call: Callable[[], object]) -> Turn:
         queue = self._queue
         if _elsewhere:
-            return _elsewhere[-1](queue.name, queue.pace.gap, max((1, *_shares)), call)
+            return _elsewhere[-1](queue.name, self._gap, max((1, *_shares)), call)
         return queue.turn(call)

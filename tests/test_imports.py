@@ -128,7 +128,14 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "executors.remote.messages": ("records", "store", "tracing"),
     "executors.remote.process": ("exceptions", "interrupt", "stacks", "system", "tracing"),
     "executors.remote.sending": ("records", "exceptions", "tracing", "runner"),
-    "executors.remote.executor": ("records", "exceptions", "schedule", "open_target", "runner"),
+    "executors.remote.executor": (
+        "records",
+        "exceptions",
+        "schedule",
+        "open_target",
+        "runner",
+        "rates",
+    ),
     "executors.remote.worker": (
         *(
             "notices",

@@ -204,14 +204,40 @@ def test_the_same_rate_in_other_words(name: str) -> None:
 
 
 def test_another_rate_under_the_same_name() -> None:
-    """Is an error that says both, and changes nothing."""
-    rate_limit("contested", "5/s")
-    for _ in range(2):
-        with pytest.raises(
-            ValueError, match=r"^rate_limit\('contested', '10/min'\): .* another rate, one in 0\.2 s; use another name"
-        ):
-            rate_limit("contested", "10/min")
-    rate_limit("contested", "5/s")
+    """Is an error in an experiment, which says both and changes nothing."""
+    earlier = rate_limit("contested", "10/min")
+    with one_share_of(1):
+        rate_limit("contested", "5/s")
+        told = r"^rate_limit\('contested', '10/min'\): .* another rate, one in 0\.2 s; use another name"
+        for _ in range(2):
+            with pytest.raises(ValueError, match=told):
+                rate_limit("contested", "10/min")
+        with pytest.raises(ValueError, match=told):
+            earlier.__enter__()
+        rate_limit("contested", "5/s")
+
+
+def test_another_rate_in_the_next_experiment(name: str, tmp_path: Path) -> None:
+    """Takes the place of the earlier one, as where a cell of a notebook is changed and run again."""
+    for rate in ("1/h", "1000/s", "500/s"):
+
+        def call(text: str, rate: str = rate) -> None:
+            with rate_limit(name, rate):
+                pass
+
+        result = Experiment(target=call, inputs=["a"], output_dir=tmp_path, executor="inline").run()
+        assert result.summary.successful == 1
+    assert _queues[name].pace.gap == 1 / 500
+
+
+def test_another_rate_while_somebody_waits(name: str) -> None:
+    """Is an error outside experiments, too: the rate by which it waits is not changed under it."""
+    with rate_limit(name, "1/h"):
+        pass
+    with _queues[name].turn(lambda: None), pytest.raises(ValueError, match="another rate"):
+        rate_limit(name, "1000/s")
+    with rate_limit(name, "1000/s"):
+        pass
 
 
 @pytest.mark.parametrize("rate", ["fast", "5", "0/s", "5/day", 5, None])

@@ -12,6 +12,7 @@ from fluxloop.executors.remote.dispatch import Dispatch
 from fluxloop.executors.remote.sending import packed
 from fluxloop.executors.remote.transport import Transport
 from fluxloop.open_target import LINGER
+from fluxloop.rates import one_share_of
 from fluxloop.records import Attempt
 from fluxloop.runner import Task
 from fluxloop.schedule import Schedule
@@ -59,7 +60,7 @@ class WorkersExecutor(ABC):
         is_async, limits = target.is_async, schedule.limits
         # What is sent ahead would start in spite of these.
         is_strict = limits.max_failures is not None or limits.stop_when_all_fail > 0 or limits.start_gap > 0
-        with self._workers(task) as (transport, most):
+        with one_share_of(task.rate_shares), self._workers(task) as (transport, most):
             workers = min(self.parallel, most) if is_async else self.parallel
             dispatch = Dispatch(
                 task=task,
