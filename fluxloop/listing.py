@@ -15,6 +15,7 @@ from attrs import frozen
 
 from fluxloop.clock import timestamp
 from fluxloop.exceptions import OutputError
+from fluxloop.store.codec import UNREADABLE
 from fluxloop.store.files import regular
 from fluxloop.store.layout import CONFIG, LOCK, SUMMARY, SUPERSEDED, TRACE_SUMMARY, is_being_made
 from fluxloop.store.lock import writer_of
@@ -285,7 +286,7 @@ def _counted(path: Path) -> tuple[int, int, int]:
             for line in lines:
                 try:
                     run = _decode_run(line)
-                except _UNREADABLE:
+                except UNREADABLE:
                     continue  # being written, or torn; `fluxloop verify` tells
                 runs += 1
                 counts_as = verdict(run)

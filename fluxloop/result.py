@@ -17,7 +17,7 @@ import msgspec
 from fluxloop.exceptions import MissingPackageError, OutputError
 from fluxloop.progress import counted, shown_place
 from fluxloop.records import Trace, TraceSummary
-from fluxloop.store.codec import decode_trace, decode_trace_summary
+from fluxloop.store.codec import UNREADABLE, decode_trace, decode_trace_summary
 from fluxloop.store.files import read_regular, regular
 from fluxloop.store.layout import SUMMARY, TRACE_SUMMARY, TRACES
 from fluxloop.store.recovery import count_superseded
@@ -78,7 +78,7 @@ class ExperimentResult:
         summary = self.summary
         if summary.status == "interrupted":
             # As shells tell a signal; 130, Ctrl-C's, where a caller cancelled.
-            return 128 + getattr(signal, summary.stop_reason or "", signal.SIGINT)
+            return 128 + signal.Signals.__members__.get(summary.stop_reason or "", signal.SIGINT)
         if summary.status != "completed" or (summary.total_traces and not summary.successful):
             return 1
         return 0 if self.gate_passed else 1
@@ -177,8 +177,9 @@ class ExperimentResult:
     def _resume_with(self, retry: str | None = None) -> str:
         """How the experiment is taken up, in the words it was started with."""
         path = shown_place(str(self.path))
-        if given := self.summary.ran_on.get("from_python"):
-            names = dict.fromkeys("overrides" if name.startswith("runner.") else name for name in given)
+        given = self.summary.ran_on.get("from_python")
+        if given and isinstance(given, list):
+            names = dict.fromkeys("overrides" if name.startswith("runner.") else name for name in map(str, given))
             arguments = [repr(path), *(f"{name}=…" for name in names)]
             if retry:
                 arguments.append(f"retry_failed={retry!r}")
@@ -206,7 +207,7 @@ def load(path: str | os.PathLike[str]) -> ExperimentResult:
         raise OutputError(directory, f"not an experiment directory: {SUMMARY}: {what}") from None
     try:
         summary = msgspec.json.decode(content, type=Summary)
-    except (msgspec.DecodeError, msgspec.ValidationError, UnicodeDecodeError) as error:
+    except UNREADABLE as error:
         raise OutputError(directory / SUMMARY, f"not a summary of an experiment: {error}") from None
     if summary.status == "running":
         # It runs still, or was killed: what is on disk is what counts.
@@ -256,7 +257,7 @@ def _records(path: Path, decode: Callable[[bytes], T]) -> Iterator[T]:
     for number, line in enumerate(_lines(path), 1):
         try:
             yield decode(line)
-        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        except UNREADABLE as error:
             raise OutputError(path, f"line {number} is damaged: {error}") from None
 
 

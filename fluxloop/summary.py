@@ -6,7 +6,7 @@ import math
 import re
 from array import array
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Any, Literal, Protocol
+from typing import Annotated, Any, Literal, Protocol
 
 import msgspec
 from attrs import Factory, define, frozen
@@ -26,6 +26,10 @@ MAX_PERSONAS = 1000
 MAX_FAILING_INPUTS = 100
 MAX_MESSAGE = 1000
 """Characters of an error's message in the summary; the trace has it whole."""
+
+
+Count = Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]
+"""What a file may say that something is counted as."""
 
 
 class FinishedRun(Protocol):
@@ -120,14 +124,14 @@ class Summary:
     experiment_name: str
     status: ExperimentStatus
     stop_reason: str | None
-    total_traces: int
-    successful: int
-    failed: int
-    passed: int
-    infrastructure: int
+    total_traces: Count
+    successful: Count
+    failed: Count
+    passed: Count
+    infrastructure: Count
     """Failed runs that an outage ended: connections, timeouts and overload of services."""
     pass_rate: PassRate | None
-    planned: int
+    planned: Count
     not_run: int
     avg_duration_ms: float | None
     duration_ms: Durations | None

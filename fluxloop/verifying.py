@@ -18,7 +18,7 @@ from fluxloop.config.document import read_document
 from fluxloop.exceptions import ConfigError, OutputError, Problem
 from fluxloop.plan import Shard, run_seed
 from fluxloop.progress import counted
-from fluxloop.store.codec import decode_observation, decode_trace, decode_trace_summary
+from fluxloop.store.codec import UNREADABLE, decode_observation, decode_trace, decode_trace_summary
 from fluxloop.store.files import read_regular, regular, require_regular
 from fluxloop.store.layout import CONFIG, LINE_FILES, OBSERVATIONS, SUMMARY, TRACE_SUMMARY, TRACES
 from fluxloop.store.lock import writer_of
@@ -158,7 +158,7 @@ class _Check:
     def _summary(self) -> Summary | None:
         try:
             return msgspec.json.decode(read_regular(self._path / SUMMARY), type=Summary)
-        except (OSError, msgspec.DecodeError, UnicodeDecodeError) as error:
+        except (OSError, *UNREADABLE) as error:
             self._find(SUMMARY, str(getattr(error, "strerror", None) or error))
             return None
 
@@ -323,7 +323,7 @@ def _faults(run: StoredRun) -> Iterator[str]:
     """What is wrong inside one run whose files agree."""
     try:
         observations = decode_trace(run.trace_line).observations  # byte by byte those of their own file
-    except msgspec.DecodeError as error:
+    except UNREADABLE as error:
         yield str(error)
         return
     ids = {one.id for one in observations}

@@ -184,6 +184,10 @@ def _typed(value: Any) -> Any:
     return parse_scalar(value) if isinstance(value, Given) else value
 
 
+MOST = 2**31 - 1
+"""Of what is counted from 1; all the runs of a plan can be counted then."""
+
+
 def _integer(value: Any, _: Any) -> int:
     found = _typed(value)
     if type(found) is not int:
@@ -204,6 +208,8 @@ def _positive(value: Any, _: Any) -> PositiveInt:
     found = _typed(value)
     if type(found) is not int or found < 1:
         raise InvalidError(f"expected an integer >= 1, got {shown(value)}")
+    if found > MOST:
+        raise InvalidError(f"expected an integer <= {MOST}, got {shown(value)}")
     return PositiveInt(found)
 
 

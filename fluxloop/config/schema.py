@@ -15,7 +15,7 @@ from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 import attrs
 
-from fluxloop.config.convert import MOST_CPUS, is_section
+from fluxloop.config.convert import MOST, MOST_CPUS, is_section
 from fluxloop.config.model import (
     Choice,
     Count,
@@ -49,7 +49,7 @@ SHAPES: dict[Any, Schema] = {
     str: {"type": "string"},
     bool: {"type": "boolean"},
     int: {"type": "integer", "minimum": -_LARGEST, "maximum": _LARGEST},
-    PositiveInt: {"type": "integer", "minimum": 1},
+    PositiveInt: {"type": "integer", "minimum": 1, "maximum": MOST},
     Count: {"type": "integer", "minimum": 0, "maximum": _LARGEST},
     Seconds: {"type": "number", "minimum": 0, "maximum": 1e9},
     Cpus: {"type": "number", "minimum": 0, "maximum": MOST_CPUS},

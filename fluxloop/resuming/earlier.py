@@ -14,6 +14,7 @@ from attrs import frozen
 from fluxloop.config.document import read_document
 from fluxloop.exceptions import OutputError
 from fluxloop.resuming.keys import at
+from fluxloop.store.codec import UNREADABLE
 from fluxloop.store.files import read_regular, require_regular
 from fluxloop.store.layout import CONFIG, SUMMARY
 from fluxloop.summary import Summary, lasting_remarks
@@ -96,7 +97,7 @@ def read_earlier(path: Path) -> Earlier:
     config = read_document(directory / CONFIG).data
     try:
         summary = msgspec.json.decode(read_regular(directory / SUMMARY), type=Summary)
-    except (OSError, msgspec.DecodeError, UnicodeDecodeError):
+    except (OSError, *UNREADABLE):
         summary = None
     return Earlier(path=directory, config=config, summary=summary)
 
@@ -137,7 +138,7 @@ def moved(earlier: Earlier, here: Path) -> tuple[Path, dict[str, Any]]:
     if root is None:
         return here, {}
     others = at(earlier.config, "runner.python_path")[1:]
-    if root.is_dir():
+    if os.path.isdir(root):  # False for what can be no path
         return root, {"runner.python_path": others}
     keys = ("inputs.file", "replay_args.recording_file", "runner.working_directory", "output.directory")
     paths = {key: at(earlier.config, key) for key in keys}

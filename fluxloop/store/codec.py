@@ -8,6 +8,9 @@ import msgspec
 
 from fluxloop.records import Observation, Trace, TraceSummary
 
+UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
+"""What comes of a text that is no such record: no JSON, another shape, no UTF-8, or nested too deeply."""
+
 encode = msgspec.json.Encoder().encode
 decode_observation = msgspec.json.Decoder(Observation).decode
 decode_trace = msgspec.json.Decoder(Trace).decode

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -25,4 +26,8 @@ def write_document(path: Path, content: bytes) -> None:
 
 def to_json(record: Any) -> bytes:
     """Return a record as JSON for people, a line a key."""
-    return msgspec.json.format(msgspec.json.encode(record), indent=2) + b"\n"
+    try:
+        text = msgspec.json.encode(record)
+    except OverflowError:  # a whole number of more than 64 bits, as a summary of another's may hold
+        text = json.dumps(msgspec.to_builtins(record)).encode()
+    return msgspec.json.format(text, indent=2) + b"\n"

@@ -12,6 +12,7 @@ import msgspec
 
 from fluxloop.exceptions import OutputError
 from fluxloop.records import RunError
+from fluxloop.store.codec import UNREADABLE
 from fluxloop.store.files import regular, require_regular
 from fluxloop.store.layout import CONFIG, FILES, OBSERVATIONS, RESERVE, SUMMARY, SUPERSEDED, TRACE_SUMMARY, TRACES
 from fluxloop.store.lines import sync
@@ -117,6 +118,6 @@ def count_superseded(path: Path) -> tuple[int, int]:
         pass
     except OSError as error:
         raise OutputError(file, str(error.strerror or error)) from None
-    except msgspec.DecodeError as error:
+    except UNREADABLE as error:
         raise OutputError(Path(f"{file}:{count}"), f"not a trace: {error}") from None
     return count, rerolled

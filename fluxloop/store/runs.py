@@ -14,7 +14,7 @@ from attrs import define, frozen
 from fluxloop.exceptions import OutputError, Problem
 from fluxloop.plan import Positions
 from fluxloop.records import RunError, Status, TraceSummary, Usage
-from fluxloop.store.codec import decode_observation, decode_trace_summary
+from fluxloop.store.codec import UNREADABLE, decode_observation, decode_trace_summary
 from fluxloop.store.files import read_regular, regular
 from fluxloop.store.layout import CONFIG, LINE_FILES, SUMMARY, TRACES
 from fluxloop.store.rewriting import current_file
@@ -230,7 +230,7 @@ def _has_counted(path: Path) -> bool:
     """Tell whether the summary counts runs, so that files that are missing were taken away."""
     try:
         return msgspec.json.decode(read_regular(path / SUMMARY), type=_Counted).total_traces > 0
-    except (OSError, msgspec.DecodeError, UnicodeDecodeError):
+    except (OSError, *UNREADABLE):
         return False
 
 
@@ -320,7 +320,7 @@ def _decoded(decode: Any, line: bytes) -> Any:
     try:
         line.decode()  # what the decoder passes over is not looked at for this
         return decode(line)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+    except UNREADABLE:
         return None
 
 

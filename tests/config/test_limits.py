@@ -476,3 +476,9 @@ def test_wrong_texts_of_settings_and_variables(faults: Any, key: str, text: str,
 def test_keys_of_the_runner_at_the_top(faults: Any) -> None:
     """A bound that stands at the top is told where it belongs."""
     assert faults("parallel: 4\n") == ["c.yaml:1:1: parallel: unknown key; it belongs below runner:"]
+
+
+@pytest.mark.parametrize("key", ["iterations", "parallel"])
+def test_what_is_counted_has_a_largest(key: str, faults: Any) -> None:
+    """More runs than can be counted are refused where they are asked for."""
+    assert told(faults, key, str(2**63)) == f"expected an integer <= 2147483647, got {2**63}"
