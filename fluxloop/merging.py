@@ -27,6 +27,7 @@ from fluxloop.store.documents import to_json, write_document
 from fluxloop.store.files import regular
 from fluxloop.store.layout import CONFIG, LINE_FILES, SUMMARY, SUPERSEDED
 from fluxloop.store.lines import sync, sync_directory
+from fluxloop.store.litter import held, prefix, sweep
 from fluxloop.store.lock import writer_of
 from fluxloop.store.recovery import count_superseded
 from fluxloop.store.rewriting import current_file
@@ -332,14 +333,16 @@ def _remarks(shards: Sequence[_Directory]) -> tuple[str, ...]:
 @contextmanager
 def _building(place: Path) -> Iterator[Path]:
     """Give a folder beside the place, which takes the place when all is in it and on the disk."""
-    folder = place.parent / f".{place.name}.{secrets.token_hex(4)}"
+    folder = place.parent / f"{prefix(place.name)}{secrets.token_hex(4)}"
     try:
         place.parent.mkdir(parents=True, exist_ok=True)
+        sweep(place.parent, place.name)
         folder.mkdir()
     except OSError as error:
         raise OutputError(place, f"cannot be made: {error.strerror or error}; name another with --output") from None
     try:
-        yield folder
+        with held(folder):
+            yield folder
         sync_directory(folder)
         if place.is_dir():
             place.rmdir()

@@ -214,7 +214,10 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
         "progress",
         "visible",
     ),
-    "reports.folder": ("exceptions",),
+    "reports.folder": (
+        "exceptions",
+        "store",
+    ),
     "reports.page": ("records", "progress", "tracebacks"),
     "reports.markdown": (
         "records",

@@ -14,6 +14,7 @@ import msgspec
 
 from fluxloop.exceptions import GenerationError, OutputError
 from fluxloop.store.lines import sync, sync_directory
+from fluxloop.store.litter import held, prefix, sweep
 
 _BUFFER = 1 << 18
 
@@ -72,12 +73,13 @@ def new_file(path: Path, *, overwrite: bool) -> Iterator[BinaryIO]:
     target = Path(os.path.realpath(path)) if overwrite else path
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        temporary = str(target.parent / f".{target.name[:100]}.{secrets.token_hex(6)}")
+        sweep(target.parent, target.name)
+        temporary = str(target.parent / f"{prefix(target.name)}{secrets.token_hex(6)}")
         handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
     except OSError as error:
         raise GenerationError(f"{path}: cannot be written: {error.strerror or error}") from None
     try:
-        with os.fdopen(handle, "wb", _BUFFER) as file:
+        with held(temporary), os.fdopen(handle, "wb", _BUFFER) as file:
             yield file
             file.flush()
             sync(file.fileno())

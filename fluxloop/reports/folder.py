@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from fluxloop.exceptions import OutputError
+from fluxloop.store.litter import held, prefix, sweep
 
 INDEX = "index.md"
 PAGES = "per_trace_analysis"
@@ -31,9 +32,11 @@ def report_folder(output: Path, *, overwrite: bool) -> Iterator[Path]:
     stage: Path | None = None
     try:
         output.mkdir(parents=True, exist_ok=True)
-        stage = Path(tempfile.mkdtemp(prefix=".report.", dir=output))
+        sweep(output, "report")
+        stage = Path(tempfile.mkdtemp(prefix=prefix("report"), dir=output))
         (stage / PAGES).mkdir()
-        yield stage
+        with held(stage):
+            yield stage
         _put(stage, output)
     except OSError as error:
         raise OutputError(output, f"the report cannot be written: {error.strerror or error}") from None
