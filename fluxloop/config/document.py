@@ -65,6 +65,8 @@ def read_document(path: Path, *, needs: str = "runner: with a target") -> Docume
         raise ConfigError([Problem(str(path), str(error.strerror or error))]) from None
     except UnicodeDecodeError as error:
         raise ConfigError([yaml_problem(path, error)]) from None
+    except ValueError as error:  # a NUL, or half a character
+        raise ConfigError([Problem(ascii(str(path)), f"cannot be a path: {error}")]) from None
     return parse_document(text, path, needs=needs)
 
 

@@ -86,6 +86,12 @@ def read_earlier(path: Path) -> Earlier:
         OutputError: it is no experiment directory.
         ConfigError: its `config.yaml` is not one.
     """
+    try:
+        path.is_file()
+    except OSError as error:
+        raise OutputError(path, f"not an experiment directory: {error.strerror or error}") from None
+    if "\0" in str(path) or not _is_encodable(path):
+        raise OutputError(Path(ascii(str(path))), "cannot be a path")
     directory = path.parent if path.name in (CONFIG, SUMMARY) and path.is_file() else path
     for name in (CONFIG, SUMMARY):
         try:
@@ -102,6 +108,14 @@ def read_earlier(path: Path) -> Earlier:
     return Earlier(path=directory, config=config, summary=summary)
 
 
+def _is_encodable(path: Path) -> bool:
+    try:
+        os.fsencode(path)
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
 class _Told(msgspec.Struct):
     """What is wanted of `summary.json`."""
 
@@ -111,8 +125,8 @@ class _Told(msgspec.Struct):
 def is_completed(path: Path) -> bool:
     """Tell whether an experiment's summary says that all its runs are done; nothing else is read."""
     try:
-        return msgspec.json.decode((path / SUMMARY).read_bytes(), type=_Told).status == "completed"
-    except (OSError, msgspec.DecodeError, UnicodeDecodeError):
+        return msgspec.json.decode(read_regular(path / SUMMARY), type=_Told).status == "completed"
+    except (OSError, *UNREADABLE):
         return False
 
 

@@ -63,6 +63,8 @@ def new_directory(parent: Path, name: str, seconds: float, documents: Mapping[st
             reason = error.message if isinstance(error, OutputError) else error.strerror or error
             told = f"cannot create the experiment directory: {reason}; name another with --output-dir"
             raise OutputError(parent, told) from error
+        except ValueError as error:  # half a character
+            raise OutputError(Path(ascii(str(parent))), f"cannot be a path: {error}") from None
         lock.follow(folder)
         yield lock
 
