@@ -24,6 +24,7 @@ from fluxloop.clock import perf_counter_ns
 from fluxloop.interrupt import Abandoned
 from fluxloop.tracing.context import OpenRun, current
 from fluxloop.tracing.groups import first_leaf
+from fluxloop.tracing.known_types import conversion
 from fluxloop.tracing.redaction import MASK, NAMES, NOTHING, Redaction, note, secret_texts
 from fluxloop.tracing.secret_forms import looks_secret
 from fluxloop.tracing.secret_names import Secrecy, secrecy
@@ -381,6 +382,13 @@ class Walk:
             resolved = self._unfinished.resolved(value)
             if resolved is not value:
                 return self(resolved, depth)
+        known = conversion(type(value))
+        if known is not None:
+            plainer = known(value)
+            if type(plainer) is not dict:
+                return self(plainer, depth)
+            aliases = _aliases(type(value))
+            return self._record(plainer.items(), depth, aliases) if aliases else self._mapping(plainer, depth)
         if isinstance(value, enum.Enum):
             return self(value.value, depth)
         if isinstance(value, int) and not isinstance(value, bool):
@@ -413,8 +421,6 @@ class Walk:
         if names is not None:
             fields = ((name, getattr(value, name)) for name in names if hasattr(value, name))
             return self._record(fields, depth, _aliases(kind))
-        if kind.__module__.partition(".")[0] == "numpy" and hasattr(value, "tolist"):
-            return self(value.tolist(), depth)
         return self.represented(value)
 
     def _record(
@@ -476,18 +482,22 @@ def _field_names(value: Any) -> list[str] | None:
     kind = type(value)
     if hasattr(kind, "__dataclass_fields__"):
         return [field.name for field in dataclasses.fields(kind)]
-    for declared in ("__attrs_attrs__", "__struct_fields__"):
-        fields = getattr(kind, declared, None)
-        if fields is not None:
-            return [field if isinstance(field, str) else field.name for field in fields]
-    if hasattr(kind, "__pydantic_fields__") or hasattr(kind, "model_fields"):
-        extra = getattr(value, "__pydantic_extra__", None) or {}
-        return [*vars(value), *extra]
-    if isinstance(value, SimpleNamespace) or (
-        kind.__repr__ is _PLAIN_REPR and isinstance(getattr(value, "__dict__", None), dict) and vars(value)
-    ):
-        return [name for name in list(vars(value)) if not name.startswith("_")]
-    return None
+    fields = getattr(kind, "__attrs_attrs__", None)
+    if fields is not None:
+        return [str(getattr(field, "name", field)) for field in fields]
+    if hasattr(kind, "__pydantic_fields__") or hasattr(kind, "model_fields"):  # what only looks like pydantic's
+        return [*vars(value), *(getattr(value, "__pydantic_extra__", None) or {})]
+    if not isinstance(value, SimpleNamespace) and kind.__repr__ is not _PLAIN_REPR:
+        return None
+    attributes = getattr(value, "__dict__", None)
+    attributes = attributes if isinstance(attributes, dict) else {}
+    public = [name for name in (*_slots(kind), *attributes) if not name.startswith("_")]
+    return public if public or attributes or isinstance(value, SimpleNamespace) else None
+
+
+def _slots(kind: type) -> list[str]:
+    declared = [base.__dict__.get("__slots__", ()) for base in reversed(kind.__mro__)]
+    return [name for slots in declared for name in ((slots,) if isinstance(slots, str) else slots) if name[:2] != "__"]
 
 
 def _aliases(kind: type) -> dict[str, Any]:
