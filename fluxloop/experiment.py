@@ -22,7 +22,7 @@ from fluxloop.calling.target import reference_to
 from fluxloop.clock import adjust, time_ns, timestamp
 from fluxloop.config import ExperimentConfig, LoadedConfig, default_config, load_config, snapshot
 from fluxloop.config.convert import given_text, lifts
-from fluxloop.config.model import Name
+from fluxloop.config.model import Name, OutputConfig
 from fluxloop.config.snapshot import redaction_for, to_yaml
 from fluxloop.exceptions import ConfigError, OutputError, Problem
 from fluxloop.execution import Execution
@@ -46,6 +46,7 @@ from fluxloop.resuming.continuing import (
     preview_going_on,
 )
 from fluxloop.resuming.earlier import Earlier, begun_before, is_completed, moved, read_earlier
+from fluxloop.resuming.keys import at
 from fluxloop.resuming.limits import lift_limits
 from fluxloop.resuming.sameness import Changes, arguments_digest, ask_for_objects, compare
 from fluxloop.sinks.base import TraceSink
@@ -55,6 +56,7 @@ from fluxloop.sinks.jsonl import JsonlSink
 from fluxloop.store.documents import to_json
 from fluxloop.store.layout import CONFIG, SUMMARY, directory_name, name_problem
 from fluxloop.store.lock import DirectoryLock, LockedError, writer_of
+from fluxloop.store.modes import change_mode, directory_mode
 from fluxloop.store.new_directory import new_directory
 from fluxloop.subject import Subject
 from fluxloop.summary import SummaryBuilder
@@ -381,6 +383,8 @@ class Experiment:
         """Make the directory ready, and say what is done and what has changed."""
         changes = self._accepted(earlier, self.plan(), builder)
         going = go_on(earlier, self.plan(), changes, builder, retry=self._retry_failed)
+        if (mode := self.config.output.mode) != (at(earlier.config, "output.mode") or OutputConfig().mode):
+            change_mode(earlier.path, directory_mode(mode))
         for line in going.told:
             progress.info(line)
         for line in going.warned:
@@ -418,7 +422,8 @@ class Experiment:
             if earlier is None:
                 running = to_json(builder.build("running", completed_at=None))
                 documents = {CONFIG: to_yaml(self._told_config(self.config)), SUMMARY: running}
-                new = new_directory(self._output, self._directory, started / 1e9, documents)
+                mode = directory_mode(self.config.output.mode)
+                new = new_directory(self._output, self._directory, started / 1e9, documents, mode)
                 path = held.enter_context(_held(new, progress)).path
             else:
                 path = earlier.path

@@ -11,6 +11,8 @@ import shutil
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from functools import reduce
+from operator import and_
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -29,6 +31,7 @@ from fluxloop.store.layout import CONFIG, LINE_FILES, SUMMARY, SUPERSEDED
 from fluxloop.store.lines import sync, sync_directory
 from fluxloop.store.litter import held, prefix, sweep
 from fluxloop.store.lock import writer_of
+from fluxloop.store.modes import make_directory, mode_of, result_file
 from fluxloop.store.recovery import count_superseded
 from fluxloop.store.rewriting import current_file
 from fluxloop.store.runs import StoredRun, StoredRuns, StoredTrace
@@ -76,7 +79,7 @@ def merge(
     if gaps and not allow_partial:
         raise MergeError(gaps)
     builder = _builder(shards)
-    with _building(place) as folder:
+    with _building(place, _mode_for_all(shards)) as folder:
         _write_lines([one.path for one in shards], folder, builder.add)
         if builder.total != sum(one.runs for one in found):
             raise MergeError([Problem(str(place), "the shards changed while they were merged; merge them again")])
@@ -330,14 +333,19 @@ def _remarks(shards: Sequence[_Directory]) -> tuple[str, ...]:
     return tuple(remarks)
 
 
+def _mode_for_all(shards: Sequence[_Directory]) -> int:
+    """Who may read the directories of all shards, and so what is made of them."""
+    return reduce(and_, (mode_of(one.path) for one in shards))
+
+
 @contextmanager
-def _building(place: Path) -> Iterator[Path]:
+def _building(place: Path, mode: int) -> Iterator[Path]:
     """Give a folder beside the place, which takes the place when all is in it and on the disk."""
     folder = place.parent / f"{prefix(place.name)}{secrets.token_hex(4)}"
     try:
         place.parent.mkdir(parents=True, exist_ok=True)
         sweep(place.parent, place.name)
-        folder.mkdir()
+        make_directory(folder, mode)
     except OSError as error:
         raise OutputError(place, f"cannot be made: {error.strerror or error}; name another with --output") from None
     try:
@@ -362,7 +370,7 @@ def _write_lines(paths: Sequence[Path], folder: Path, each: Callable[[StoredTrac
         parts = []
         for begin in range(0, len(paths), size):
             parts.append(folder / f".part{begin}")
-            parts[-1].mkdir()
+            make_directory(parts[-1], mode_of(folder))
             _write_lines(paths[begin : begin + size], parts[-1], lambda trace: None)
         _write_lines(parts, folder, each)
         for part in parts:
@@ -370,7 +378,7 @@ def _write_lines(paths: Sequence[Path], folder: Path, each: Callable[[StoredTrac
         return
     with ExitStack() as stack:
         files: list[BinaryIO] = [
-            stack.enter_context((folder / name).open("xb", buffering=_BUFFER)) for name in LINE_FILES
+            stack.enter_context(open(folder / name, "xb", _BUFFER, opener=result_file)) for name in LINE_FILES
         ]
         observations, traces, summaries = files
         for run in heapq.merge(*map(StoredRuns, paths), key=_end):
@@ -392,7 +400,7 @@ def _write_superseded(sources: Sequence[Path], place: Path) -> None:
     there = [source for source in sources if source.exists()]
     if not there:
         return
-    with place.open("xb") as file:
+    with open(place, "xb", opener=result_file) as file:
         for source in there:
             with open(source, "rb", opener=regular) as lines:
                 file.writelines(line for line in lines if line.endswith(b"\n"))

@@ -24,6 +24,8 @@ class System:
     fdatasync = getattr(os, "fdatasync", os.fsync)
     ftruncate = os.ftruncate
     chmod = os.chmod
+    if hasattr(os, "fchmod"):  # not on Windows
+        fchmod = os.fchmod
     replace = os.replace
     unlink = os.unlink
     urandom = os.urandom

@@ -15,7 +15,7 @@ from fluxloop.lookout import Lookout
 from fluxloop.records import PlannedRun
 from fluxloop.schedule import Schedule
 from fluxloop.stacks import all_stacks
-from fluxloop.store.files import regular
+from fluxloop.store.modes import result_file
 from fluxloop.system import new_thread
 
 TICK_SECONDS = 0.2
@@ -122,7 +122,7 @@ class Watch:
         # A full disk is told by whoever writes the results.
         with (
             suppress(OSError),
-            open(self._file, "a", encoding="utf-8", errors="backslashreplace", opener=regular) as file,
+            open(self._file, "a", encoding="utf-8", errors="backslashreplace", opener=result_file) as file,
         ):
             file.write(self._redact(text))
         self._tell(f"{told}; where each of them is stands in {self._file}")

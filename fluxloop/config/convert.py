@@ -32,6 +32,7 @@ from fluxloop.config.model import (
     Duration,
     ExperimentConfig,
     Failures,
+    Mode,
     Name,
     Pattern,
     PositiveInt,
@@ -240,6 +241,7 @@ def _cpus(value: Any, _: Any) -> Cpus:
     return Cpus(float(found))
 
 
+_MODE = re.compile("0?6[046][046]")
 _DURATION = re.compile(r"(?:(\d+(?:\.\d+)?)h)?(?:(\d+(?:\.\d+)?)m)?(?:(\d+(?:\.\d+)?)s)?")
 
 
@@ -304,6 +306,14 @@ def _name(value: Any, _: Any) -> Name:
     if problem:
         raise InvalidError(problem)
     return Name(text)
+
+
+def _mode(value: Any, _: Any) -> Mode:
+    text = value if isinstance(value, str) else ""
+    if not _MODE.fullmatch(text):
+        # In YAML 0640 without quotes is the number 640.
+        raise InvalidError(f'expected permissions in octal and in quotes, as "0600" or "0640", got {shown(value)}')
+    return Mode(text)
 
 
 def _pattern(value: Any, _: Any) -> Pattern:
@@ -469,6 +479,7 @@ _LIMITED: dict[Any, Any] = {
     Failures: _failures,
     Name: _name,
     Pattern: _pattern,
+    Mode: _mode,
     Choice: _choice,
 }
 

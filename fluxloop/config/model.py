@@ -25,6 +25,7 @@ Failures = NewType("Failures", float)
 ShardText = NewType("ShardText", str)
 """As `2/8`, from 1."""
 Pattern = NewType("Pattern", str)
+Mode = NewType("Mode", str)
 """A regular expression."""
 Name = NewType("Name", str)
 Choice = NewType("Choice", object)
@@ -163,6 +164,8 @@ class OutputConfig:
     """Mask secrets in everything written, shown or sent to a sink."""
     redact_patterns: tuple[Pattern, ...] = ()
     """Regular expressions of what is masked beside them, as `sk-[a-z0-9]{20,}`."""
+    mode: Mode = Mode("0600")
+    """Who may read the results, in octal: `"0600"` their owner, `"0640"` the group too, `"0644"` everybody."""
 
 
 @frozen(kw_only=True)

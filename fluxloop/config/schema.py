@@ -23,6 +23,7 @@ from fluxloop.config.model import (
     Duration,
     ExperimentConfig,
     Failures,
+    Mode,
     Name,
     Pattern,
     PositiveInt,
@@ -81,6 +82,7 @@ SHAPES: dict[Any, Schema] = {
         "examples": ["60/min", "5/s", "1000/h"],
     },
     ShardText: {"type": "string", "pattern": "^[1-9][0-9]*/[1-9][0-9]*$", "maxLength": 80, "examples": ["2/8"]},
+    Mode: {"type": "string", "pattern": "^0?6[046][046]$", "examples": ["0600", "0640", "0644"]},
     Pattern: {"type": "string"},  # Python's own regular expressions, which an editor would misread
     Name: {
         "type": "string",

@@ -6,11 +6,12 @@ import os
 import shutil
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from fluxloop.exceptions import OutputError
 from fluxloop.store.litter import held, prefix, sweep
+from fluxloop.store.modes import make_directory
 
 INDEX = "index.md"
 PAGES = "per_trace_analysis"
@@ -19,10 +20,15 @@ MARK = "<!-- Written by fluxloop; parse --overwrite replaces it. -->\n"
 
 
 @contextmanager
-def report_folder(output: Path, *, overwrite: bool) -> Iterator[Path]:
+def report_folder(output: Path, *, overwrite: bool, mode: int = 0o700) -> Iterator[Path]:
     """Give a folder for a new report; when the context ends well it takes its place in `output`.
 
     What a failure leaves is the earlier report as it was. Files that are not ours stay, always.
+
+    Args:
+        output: where the report goes.
+        overwrite: whether it may take the place of an earlier one.
+        mode: the permissions of the folders, which the files in them follow.
 
     Raises:
         OutputError: a report is there and `overwrite` is False; or a file that is not ours is where one of ours
@@ -31,10 +37,13 @@ def report_folder(output: Path, *, overwrite: bool) -> Iterator[Path]:
     _refuse(output, overwrite=overwrite)
     stage: Path | None = None
     try:
-        output.mkdir(parents=True, exist_ok=True)
+        output.parent.mkdir(parents=True, exist_ok=True)
+        with suppress(FileExistsError):
+            make_directory(output, mode)
         sweep(output, "report")
         stage = Path(tempfile.mkdtemp(prefix=prefix("report"), dir=output))
-        (stage / PAGES).mkdir()
+        os.chmod(stage, mode)
+        make_directory(stage / PAGES, mode)
         with held(stage):
             yield stage
         _put(stage, output)

@@ -26,6 +26,7 @@ from fluxloop.reports.rows import shown_duration, summary_rows
 from fluxloop.store.codec import decode_trace
 from fluxloop.store.layout import CONFIG, SUMMARY, SUPERSEDED, TRACES
 from fluxloop.store.lock import writer_of
+from fluxloop.store.modes import mode_of, result_file
 from fluxloop.store.rewriting import current_file
 from fluxloop.store.runs import StoredRuns
 from fluxloop.summary import ErrorGroup, Summary
@@ -57,7 +58,7 @@ def write_markdown(
     if only not in (None, "failed"):
         raise UsageError(f"only: expected 'failed' or None, got {only!r}")
     output = path if output is None else output
-    with report_folder(output, overwrite=overwrite) as stage:
+    with report_folder(output, overwrite=overwrite, mode=mode_of(path)) as stage:
         index = _Index(
             path=path,
             output=output,
@@ -66,13 +67,16 @@ def write_markdown(
             examples={group.trace_id: None for group in summary.errors},
         )
         rows = stage / "rows"
-        with rows.open("w", encoding="utf-8") as file:
+        with open(rows, "w", encoding="utf-8", opener=result_file) as file:
             for number, trace in enumerate(_traces(path, summary.total_traces), 1):
                 if only is None or not trace.passed:
                     _write_page(stage / PAGES / _page_name(trace.trace_id, number), trace, index.record(number))
                     file.write(index.row(trace, number))
                 index.note(trace, number)
-        with (stage / INDEX).open("w", encoding="utf-8") as file, rows.open(encoding="utf-8") as written:
+        with (
+            open(stage / INDEX, "w", encoding="utf-8", opener=result_file) as file,
+            rows.open(encoding="utf-8") as written,
+        ):
             file.writelines(index.head())
             shutil.copyfileobj(written, file)
         rows.unlink()
@@ -98,7 +102,8 @@ def _traces(path: Path, count: int) -> Iterator[Trace]:
 def _write_page(path: Path, trace: Trace, record: str) -> None:
     back = f"[all runs](../{INDEX})"
     text = "".join((MARK, "\n", back, "\n\n", *trace_page(trace, record)))
-    path.write_bytes(text.encode())
+    with open(path, "wb", opener=result_file) as file:
+        file.write(text.encode())
 
 
 def _page_name(trace_id: str, number: int) -> str:

@@ -11,6 +11,7 @@ from fluxloop.sinks.base import SinkContext, TraceSink
 from fluxloop.store.codec import encode_run
 from fluxloop.store.layout import CONFIG, LINE_FILES, LOCK, SUMMARY, SUPERSEDED
 from fluxloop.store.lines import LineFile, sync_directory
+from fluxloop.store.modes import result_file
 from fluxloop.store.presence import Kept
 from fluxloop.store.syncing import GroupSync
 
@@ -32,7 +33,9 @@ class JsonlSink(TraceSink):
     def open(self, context: SinkContext) -> None:
         """Open the files in the experiment directory."""
         with ExitStack() as opened:
-            self._lines = [opened.enter_context(closing(LineFile(context.path / name))) for name in LINE_FILES]
+            self._lines = [
+                opened.enter_context(closing(LineFile(context.path / name, result_file))) for name in LINE_FILES
+            ]
             sync_directory(context.path)
             self._files = opened.pop_all()
         self._kept: list[Kept] = []

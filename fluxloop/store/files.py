@@ -24,7 +24,7 @@ class IrregularError(OSError):
     """A name in an experiment directory leads elsewhere, or to what is no file."""
 
 
-def regular(path: str | Path, flags: int) -> int:
+def regular(path: str | Path, flags: int, mode: int = 0o666) -> int:
     """Open a regular file that stands at `path` itself; an `opener` for `open`.
 
     Somebody else may have made the directory: a link in it would have us read, cut or write
@@ -43,7 +43,7 @@ def regular(path: str | Path, flags: int) -> int:
     if not _CAREFUL:  # Windows
         require_regular(Path(path))
     try:
-        handle = System.open(path, flags | _CAREFUL, 0o666)
+        handle = System.open(path, flags | _CAREFUL, mode)
     except FileExistsError:
         raise
     except OSError:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from fluxloop.store.files import regular
+from fluxloop.store.modes import result_file
 from fluxloop.store.presence import changed, look
 from fluxloop.system import System
 
@@ -76,9 +77,9 @@ class LineFile:
         b'one\\n'
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, opener: Callable[[str, int], int] = regular) -> None:
         self.path = path
-        self._file = open(path, "ab", buffering=0, opener=regular)  # noqa: SIM115  (closed by close)
+        self._file = open(path, "ab", buffering=0, opener=opener)  # noqa: SIM115  (closed by close)
         self._opened = System.fstat(self._file.fileno())
         self.size = self._opened.st_size
         """Bytes of whole lines."""
@@ -157,10 +158,11 @@ def _named(error: OSError) -> OSError:
 def replace(path: Path, content: bytes) -> None:
     """Put `content` in the place of the file, so that a reader sees the old or the new, never a part.
 
-    Both the content and the new name are on the disk when this returns. A file that was there keeps its mode.
+    Both the content and the new name are on the disk when this returns. A file that was there keeps its
+    permissions, a new one has those of its directory.
     """
     temporary = path.parent / f".{path.name}.{System.urandom(6).hex()}"
-    handle = System.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0), 0o666)
+    handle = result_file(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0))
     try:
         try:
             rest = memoryview(content)
@@ -169,7 +171,7 @@ def replace(path: Path, content: bytes) -> None:
             sync(handle)
         finally:
             System.close(handle)
-        with suppress(FileNotFoundError):  # an agent may have changed what new files get
+        with suppress(FileNotFoundError):
             System.chmod(temporary, stat.S_IMODE(System.stat(path).st_mode))
         System.replace(temporary, path)
     except BaseException:

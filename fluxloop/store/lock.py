@@ -14,6 +14,7 @@ from fluxloop.clock import sleep
 from fluxloop.exceptions import OutputError
 from fluxloop.store.files import IrregularError, read_regular, regular
 from fluxloop.store.layout import LOCK
+from fluxloop.store.modes import result_file
 from fluxloop.system import System
 
 try:
@@ -85,7 +86,7 @@ class DirectoryLock:
     def _take(self) -> bool:
         """Take the lock; False while another has it, or when its file was deleted meanwhile."""
         file = self._path / LOCK
-        handle = regular(file, os.O_RDWR | os.O_CREAT)
+        handle = result_file(file, os.O_RDWR | os.O_CREAT)
         try:
             if fcntl is not None:
                 fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)

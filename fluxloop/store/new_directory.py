@@ -16,6 +16,7 @@ from fluxloop.store.documents import write_document
 from fluxloop.store.layout import directory_name
 from fluxloop.store.lines import sync_directory
 from fluxloop.store.lock import DirectoryLock, writer_of
+from fluxloop.store.modes import make_directory
 from fluxloop.system import System
 
 _LEFT = re.compile(r"\..+_\d{8}_\d{6}\.[0-9a-f]{8}\.new")
@@ -24,7 +25,9 @@ _OLD = 3600.0
 
 
 @contextmanager
-def new_directory(parent: Path, name: str, seconds: float, documents: Mapping[str, bytes]) -> Iterator[DirectoryLock]:
+def new_directory(
+    parent: Path, name: str, seconds: float, documents: Mapping[str, bytes], mode: int = 0o700
+) -> Iterator[DirectoryLock]:
     """Make the directory of a new experiment and hold it for as long as the context lasts.
 
     It is made under a hidden name and renamed, so that nobody ever sees it without its documents, or
@@ -35,6 +38,7 @@ def new_directory(parent: Path, name: str, seconds: float, documents: Mapping[st
         name: the experiment's.
         seconds: when it starts.
         documents: contents by name; at least one, because what is empty may be replaced.
+        mode: who may read it, as permissions of the directory.
 
     Raises:
         OutputError: it cannot be created.
@@ -46,7 +50,7 @@ def new_directory(parent: Path, name: str, seconds: float, documents: Mapping[st
         try:
             parent.mkdir(parents=True, exist_ok=True)
             _sweep(parent, seconds)
-            folder.mkdir()
+            make_directory(folder, mode)
             try:
                 # Windows renames no directory with an open file in it, and its lock keeps nobody out.
                 lock = held.enter_context(DirectoryLock(folder)) if os.name != "nt" else None

@@ -16,6 +16,7 @@ from fluxloop.store.codec import UNREADABLE
 from fluxloop.store.files import regular, require_regular
 from fluxloop.store.layout import CONFIG, FILES, OBSERVATIONS, RESERVE, SUMMARY, SUPERSEDED, TRACE_SUMMARY, TRACES
 from fluxloop.store.lines import sync
+from fluxloop.store.modes import result_file
 from fluxloop.store.rewriting import current_file, finish_rewrite, rewriting
 from fluxloop.store.runs import StoredRuns, StoredTrace, Tail
 from fluxloop.verdict import has_failed
@@ -75,8 +76,8 @@ def supersede(path: Path, is_owed: Callable[[StoredTrace], bool]) -> None:
     try:
         with rewriting(path) as folder, ExitStack() as stack:
             if (path / SUPERSEDED).exists():
-                shutil.copyfile(path / SUPERSEDED, folder / SUPERSEDED)
-            files = [stack.enter_context((folder / name).open("ab")) for name in names]
+                shutil.copy(path / SUPERSEDED, folder / SUPERSEDED)
+            files = [stack.enter_context(open(folder / name, "ab", opener=result_file)) for name in names]
             observations, traces, summaries, superseded = files
             for run in StoredRuns(path).every():
                 if run.difference is not None or is_owed(run.trace):

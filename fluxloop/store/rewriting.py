@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from fluxloop.store.lines import sync_directory
+from fluxloop.store.modes import make_directory, mode_of
 
 _PREPARING = ".rewrite.new"
 _READY = ".rewrite"
@@ -35,7 +36,7 @@ def rewriting(path: Path) -> Iterator[Path]:
     """
     finish_rewrite(path)
     folder = path / _PREPARING
-    folder.mkdir()
+    make_directory(folder, mode_of(path))
     try:
         yield folder
     except BaseException:

@@ -80,7 +80,8 @@ def test_problems_carry_their_data(faults: Any) -> None:
         ("output: {sinks: [{snk: a, sink: b}]}", "c.yaml:1:19: output.sinks.0.snk: unknown key; did you mean 'sink'?"),
         (
             "output:\n  where: x\n",
-            "c.yaml:2:3: output.where: unknown key; expected one of directory, format, sinks, redact, redact_patterns",
+            "c.yaml:2:3: output.where: unknown key; expected one of directory, format, sinks, redact, redact_patterns,"
+            " mode",
         ),
         ("inputs:\n  map: {inptu: a}\n", "c.yaml:2:9: inputs.map.inptu: unknown key; did you mean 'input'?"),
         (

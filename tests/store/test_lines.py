@@ -69,14 +69,19 @@ def test_a_file_is_replaced_whole(tmp_path: Path) -> None:
     assert os.listdir(tmp_path) == ["summary.json"]
 
 
-def test_a_replaced_file_has_usual_rights(tmp_path: Path) -> None:
-    """As the user's own umask says, which stays as it was."""
-    before = os.umask(0o027)
+@pytest.mark.parametrize("umask", [0o000, 0o027, 0o777])
+def test_a_new_file_has_the_permissions_of_its_directory(tmp_path: Path, umask: int) -> None:
+    """Whatever the umask is, which an agent may change; a file that was there keeps its own."""
+    tmp_path.chmod(0o750)
+    before = os.umask(umask)
     try:
         replace(tmp_path / "file", b"")
         assert (tmp_path / "file").stat().st_mode & 0o777 == 0o640
+        (tmp_path / "file").chmod(0o604)
+        replace(tmp_path / "file", b"again")
+        assert (tmp_path / "file").stat().st_mode & 0o777 == 0o604
     finally:
-        assert os.umask(before) == 0o027
+        assert os.umask(before) == umask
 
 
 def test_a_replacement_that_fails_leaves_the_old(tmp_path: Path) -> None:
