@@ -12,11 +12,15 @@ from fluxloop.tracing.well_known import WELL_KNOWN
 
 MIN_LENGTH = 8
 """Characters from which a text is masked wherever it appears; a shorter one stands in too many others."""
+MAX_RUNS = 500
+"""Special characters, and texts between them, up to which escaped forms are looked for: more take long to compile."""
 
 # The password of a URL ends at the last @ before the path. A long user without one is a token, as in git's URLs.
 _URL = re.compile(r"""://(?:([^/\s:@"'<>]*):([^/\s"'<>]+)|([A-Za-z0-9_-]{20,}))@""")
 # As in an ODBC string; `{name}`, `$NAME` and `<name>` stand for something that is put there.
-_PAIR = re.compile(r"""([A-Za-z][\w.-]*(?: [A-Za-z]+)?)\s*=\s*("[^"]*"|'[^']*'|[^\s;,&"'{$<%(\[][^\s;,&"']*)""")
+_PAIR = re.compile(
+    r"""(?<![\w.-])([A-Za-z][\w.-]*(?: [A-Za-z]+)?)\s*=\s*("[^"]*"|'[^']*'|[^\s;,&"'{$<%(\[][^\s;,&"']*)"""
+)
 _SCHEME = re.compile(r"(?:bearer|basic|token|apikey|api-key|digest|negotiate|key)\s+(\S+)", re.IGNORECASE)
 _USER_AND_PASSWORD = re.compile(r"[^\s:/]+:([^\s:/]\S*)")
 _IN_LISTS = re.compile(r"[,;\n\r]")
@@ -142,12 +146,13 @@ def escaped(secret: str) -> tuple[str, re.Pattern[str]] | None:
 
     Returns:
         A part of the secret that stands in each of the forms, and the pattern of all of them;
-        None when they are all alike.
+        None when they are all alike, or too many.
     """
-    if _SAFE.fullmatch(secret):
+    runs = _RUNS.findall(secret)
+    if _SAFE.fullmatch(secret) or len(runs) > MAX_RUNS:
         return None
     start = "" if _SAFE.match(secret) else r"(?<!\\)(?<!%5[Cc])"  # a run of backslashes is looked at once
-    pattern = start + "".join(map(_in_any_notation, _RUNS.findall(secret)))
+    pattern = start + "".join(map(_in_any_notation, runs))
     return max(_SAFE.findall(secret), key=len, default=""), re.compile(pattern)
 
 

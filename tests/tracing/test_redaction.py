@@ -102,7 +102,7 @@ def test_a_well_known_value_is_none(word: str, change: Callable[[str], str]) -> 
     value = change(word)
     assert not is_secret(value)
     assert list(secret_texts({"password": value})) == []
-    assert list(secret_texts({"password": f"{value}-7f3a9c"})) == [f"{value}-7f3a9c"]
+    assert f"{value}-7f3a9c" in secret_texts({"password": f"{value}-7f3a9c"})
 
 
 def test_well_known_values_are_long_enough_to_matter() -> None:

@@ -147,6 +147,13 @@ def test_text_of_nothing_but_escapes_is_searched_in_time(text: str, secret: str)
     Redaction(secrets=[secret]).text("\\" * 100_000 + "&amp;" * 2_000)
 
 
+def test_long_values_are_read_in_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A certificate in a variable, or a text of a configuration without a space, costs no more than its length."""
+    monkeypatch.setenv("CERTIFICATE", "A" * 100_000 + "=")
+    monkeypatch.setenv("SOME_TOKEN", "://" * 10_000 + "a:" * 10_000)
+    Redaction(secrets=["sk-0123456789"]).text("x" * 100_000)
+
+
 # Records
 
 
