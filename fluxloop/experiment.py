@@ -21,7 +21,7 @@ from fluxloop.calling.surroundings import importable
 from fluxloop.calling.target import reference_to
 from fluxloop.clock import adjust, time_ns, timestamp
 from fluxloop.config import ExperimentConfig, LoadedConfig, default_config, load_config, snapshot
-from fluxloop.config.convert import given_text, lifts
+from fluxloop.config.convert import given_text, lifts, unstructure
 from fluxloop.config.model import Name, OutputConfig
 from fluxloop.config.snapshot import redaction_for, to_yaml
 from fluxloop.exceptions import ConfigError, OutputError, Problem
@@ -48,6 +48,7 @@ from fluxloop.resuming.continuing import (
 from fluxloop.resuming.earlier import Earlier, begun_before, is_completed, moved, read_earlier
 from fluxloop.resuming.keys import at
 from fluxloop.resuming.limits import lift_limits
+from fluxloop.resuming.masked import MASKED, masked_arguments
 from fluxloop.resuming.sameness import Changes, arguments_digest, ask_for_objects, compare
 from fluxloop.sinks.base import TraceSink
 from fluxloop.sinks.configured import configured_sinks
@@ -356,6 +357,7 @@ class Experiment:
                 as_begun = self._completed(self._loaded.config, earlier)
                 assert as_begun.seed is not None
                 plan = attrs.evolve(plan, seed=as_begun.seed)
+                self._compare_masked(builder, earlier)
                 changes = compare(earlier, self._told_config(as_begun), builder.ran_on, plan, self._redaction)
                 if not is_of_plan(earlier, changes, plan):
                     if earlier.summary is None:
@@ -377,6 +379,7 @@ class Experiment:
     def _accepted(self, earlier: Earlier, plan: Plan, builder: SummaryBuilder) -> Changes:
         """What differs from the experiment that was begun, where it may, or is forced."""
         told = self._told_config(self.config)
+        self._compare_masked(builder, earlier)
         return accept(earlier, plan, told, builder, self._redaction, force=self._force)
 
     def _go_on(self, earlier: Earlier, builder: SummaryBuilder, progress: Progress) -> Continuation:
@@ -464,8 +467,18 @@ class Experiment:
             told["inputs"]["file"] = None  # the inputs were Python's
         return told
 
+    def _resolved(self) -> dict[str, Any]:
+        """The configuration with what stands in the environment in its place."""
+        return snapshot(attrs.evolve(self._loaded, references={}), self.config, self._redaction)
+
+    def _compare_masked(self, builder: SummaryBuilder, earlier: Earlier) -> None:
+        """Keep the digests of masked arguments with the salt of earlier ones, so that the two can be compared."""
+        before = earlier.ran_on.get(MASKED)
+        if before or earlier is self._earlier:
+            builder.ran_on[MASKED] = masked_arguments(unstructure(self.config), self._resolved(), before)
+
     def _builder(self, plan: Plan, started: int) -> SummaryBuilder:
-        resolved = snapshot(attrs.evolve(self._loaded, references={}), self.config, self._redaction)
+        resolved = self._resolved()
         replay = self._subject.task[0].replay
         recordings = None if replay is None else replay.recordings
         environment = {
@@ -477,6 +490,8 @@ class Experiment:
             "inputs": len(plan.cases),
             "inputs_digest": self._subject.inputs.digest,
             "arguments_digest": arguments_digest(resolved),
+            # Of a resume they are made when it is known of what.
+            MASKED: masked_arguments(unstructure(self.config), resolved) if self._earlier is None else {},
             "recordings_digest": None if recordings is None else recordings.digest,
             "recorded_lines": None if recordings is None else recordings.lines,
             "shard": self.config.runner.shard,

@@ -198,7 +198,7 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
         "visible",
     ),
     "resuming": (
-        *("records", "exceptions", "config", "plan", "progress", "provenance", "store", "summary"),
+        *("records", "system", "exceptions", "config", "plan", "progress", "provenance", "store", "summary"),
         *("tracing", "verdict"),
     ),
     "listing": (

@@ -846,6 +846,8 @@ def test_a_value_of_the_environment_is_compared(folder: Path) -> None:
     assert "the environment variable STYLE is not set" in done.stderr
     done = command("--resume", path, cwd=folder, STYLE="loud", MY_API_KEY="sk-other-key")
     assert done.returncode == 0, done.stderr
+    assert "runner.args.api_key has another secret than it had" in done.stderr
+    assert "sk-other-key" not in done.stderr
     done = command(
         "--resume", path, "--force", "--iterations", "6", cwd=folder, STYLE="quiet", MY_API_KEY="sk-other-key"
     )
@@ -867,6 +869,36 @@ def test_a_secret_that_was_masked_is_asked_for(folder: Path, invoke: Invoke) -> 
     assert "Changed" not in told.output
     assert summary(path)["status"] == "completed"
     assert b"sk-0123" not in b"".join(content(path).values())
+
+
+def test_a_masked_argument_that_is_another_is_refused(folder: Path, invoke: Invoke) -> None:
+    """As any other argument, without a word of either value; by force it goes on and is compared from then on."""
+    args = "runner.args.style=postgres://reader:{}@db.local/app"
+    path = begun(folder, "SIGINT", "--set", args.format("pw-first-0123"), "--set", "runner.args.api_key=tok-0123456789")
+    digests = summary(path)["ran_on"]["masked_arguments"]
+    assert set(digests) == {"salt", "runner.args.style", "runner.args.api_key"}
+    before = content(path)
+
+    given = ("--resume", path, "--set", "runner.args.api_key=tok-0123456789", "--set")
+    refused = invoke(*given, args.format("pw-other-0123"))
+    assert refused.exit_code == 2
+    assert f"{path}: runner.args.style: is masked, and is another than it was" in refused.output
+    assert "runner.args.api_key" not in refused.output
+    assert content(path) == before
+    forced = invoke(*given, args.format("pw-other-0123"), "--force", "--max-failures", "1")
+    assert "pw-" not in refused.output + forced.output
+    assert "runner.args.style" in summary(path)["remarks"][0]
+    assert summary(path)["ran_on"]["masked_arguments"]["runner.args.api_key"] == digests["runner.args.api_key"]
+    assert summary(path)["ran_on"]["masked_arguments"]["runner.args.style"] != digests["runner.args.style"]
+    assert b"pw-" not in b"".join(content(path).values())
+
+
+def test_digests_of_masked_arguments_of_two_experiments_are_not_alike(folder: Path) -> None:
+    """Each has its own salt, so that nobody can tell who else uses the same key, or look a password up."""
+    secret = "runner.args.api_key=sk-0123456789abcdef"
+    one, other = (summary(begun(folder, "SIGINT", "--set", secret))["ran_on"]["masked_arguments"] for _ in range(2))
+    assert one["salt"] != other["salt"]
+    assert one["runner.args.api_key"] != other["runner.args.api_key"]
 
 
 def test_what_infrastructure_failed_is_run_again(folder: Path, invoke: Invoke) -> None:

@@ -23,6 +23,7 @@ from fluxloop.records import Case
 from fluxloop.resuming.earlier import Earlier
 from fluxloop.resuming.keys import at, flat
 from fluxloop.resuming.limits import LIMITS
+from fluxloop.resuming.masked import MASKED, changed
 from fluxloop.store.layout import CONFIG, SUMMARY
 from fluxloop.store.runs import StoredRuns, StoredTrace
 from fluxloop.tracing.capture import capture
@@ -152,6 +153,11 @@ def compare(
         told = "a value that stands in the environment is another than it was"
         named = [key for key, value in now.items() if key.startswith(_DECIDING) and "${" in str(value)]
         unsafe.append(Problem(str(earlier.path), told, ", ".join(named) or "runner.args"))
+    for key in changed(earlier.ran_on.get(MASKED), ran_on.get(MASKED)):
+        if MASK in str(at(config, key)):
+            unsafe.append(Problem(str(earlier.path), "is masked, and is another than it was", key))
+        else:  # a key in the environment is renewed, and the configuration says only where it is
+            safe.append(f"{key} has another secret than it had")
     remarks = _other_code(earlier.ran_on, ran_on)
     machine = [
         f"{key} was {earlier.ran_on[key]}, is {ran_on[key]}"
