@@ -69,7 +69,9 @@ def _calls(error: RunError) -> list[str]:
     if lines and _BOXED.match(lines[-1]):
         for groups, leaf in _leaves(lines, 2):
             if any(line == error.type or line.startswith(f"{error.type}:") for line in leaf.split("\n")):
-                before, found, _ = _without_message(f"\n{leaf}", error.type, _OTHERS.sub("", error.message))
+                before, found, _ = _without_message(f"\n{leaf}", error.type, error.message)
+                if not found:  # else the message itself ends like that
+                    before, found, _ = _without_message(f"\n{leaf}", error.type, _OTHERS.sub("", error.message))
                 return f"{groups}{before if found else leaf}".split("\n")
     return ((text.rpartition(error.message)[0] if error.message else "") or text).split("\n")
 

@@ -175,7 +175,8 @@ def test_nothing_is_said_when_nothing_is_left(tmp_path: Path, lines: Any) -> Non
 def test_a_resumed_experiment_looks_at_its_own_first_runs(tmp_path: Path, lines: Any) -> None:
     """What failed before has been mended, or it has not."""
     path = run(tmp_path, wrong, settings=["runner.stop_when_all_fail=4"]).path
-    again = Experiment.resume(path, wrong, [f"input {number}" for number in range(30)]).run()
+    limit = {"settings": ["runner.stop_when_all_fail=4"]}  # that of an ended session does not bind the next
+    again = Experiment.resume(path, wrong, [f"input {number}" for number in range(30)], **limit).run()
     assert (again.summary.status, again.summary.total_traces, again.summary.not_run) == ("stopped", 8, 22)
     assert lines() == []
     mended = Experiment.resume(path, echo, [f"input {number}" for number in range(30)], force=True).run()

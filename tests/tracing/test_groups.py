@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 import fluxloop
@@ -115,6 +115,7 @@ def leaves_of(tree: Tree) -> list[Leaf | None]:
     return [leaf for one in tree for leaf in leaves_of(one)] if isinstance(tree, list) else [tree]
 
 
+@example(tree=[None], other=[(from_another, ValueError, "it ends (and 2 more)")])
 @given(tree=TREES, other=TREES)
 def test_a_group_is_described_by_its_first_leaf(tree: Tree, other: Tree) -> None:
     """Type, message and place are those of the leaf raised alone; runs are one group if their leaves are alike."""
