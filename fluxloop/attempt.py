@@ -125,12 +125,6 @@ class OpenAttempt:
         """Return for how long it has been under way."""
         return 0.0 if self._start is None else (perf_counter_ns() - self._start) / 1e9
 
-    def end(self) -> None:
-        """Stop the clock."""
-        self._end = perf_counter_ns()
-        if System.process is not self._process:
-            System.exit(0)
-
     def plain(self, answer: object, unfinished: Unfinished | None, at_once: int | None = None) -> Any:
         """Return the answer as plain data, and stop the clock; what follows is fluxloop's time, not the agent's.
 
@@ -142,7 +136,9 @@ class OpenAttempt:
         Raises:
             TooLarge: there are more of them.
         """
-        self.end()
+        self._end = perf_counter_ns()
+        if System.process is not self._process:
+            System.exit(0)
         return capture(answer, self._known_by_now(), unfinished=unfinished, at_once=at_once)
 
     def succeeded(self, plain: Any) -> Attempt:
@@ -274,8 +270,11 @@ class OpenAttempt:
             run.end_streams(self._end or 0)
         run.closed = True
         # The agent's threads may go on, and end calls that are recorded as open here; what has ended is final.
-        seen = list(run.observations)
-        observations = tuple([one.copy() if one.end_time is None else one for one in seen])
+        observations = tuple(run.observations)
+        for one in observations:
+            if one.end_time is None:
+                observations = tuple([one.copy() if one.end_time is None else one for one in observations])
+                break
         if run.redaction.needles is not self._needles:
             self._mask_again(observations, run.redaction)
         start = self._start or 0

@@ -205,7 +205,6 @@ class Execution:
 
     def _settle(self, attempts: Sequence[Attempt], schedule: Schedule) -> None:
         """Write what has ended, then count it, then share it."""
-        self.sinks.check()
         settled = [(attempt, schedule.settle(attempt)) for attempt in attempts]
         traces = [trace for _, trace in settled if trace is not None]
         if traces:
@@ -215,7 +214,10 @@ class Execution:
                 if trace.error is not None:
                     _heed(trace.error, self.interrupt)
             self.sinks.share(traces)
-            self._look_at_first(settled, schedule)
+            if not self._first.is_over:
+                self._look_at_first(settled, schedule)
+        else:  # who writes looks, too
+            self.sinks.check()
         for attempt, done in settled:
             if attempt.left_running:
                 self.left_running += 1

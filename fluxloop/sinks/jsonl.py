@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import ExitStack, closing, suppress
 from typing import TYPE_CHECKING
 
@@ -56,8 +56,12 @@ class JsonlSink(TraceSink):
             SyncError: the disk did not take what was written before.
             TakenAwayError: somebody else has changed what was written before.
         """
-        self.check()
-        lines = [b"".join(parts) for parts in zip(*map(encode_run, traces), strict=True)]
+        self._sync.check()
+        lines: Iterable[bytes]
+        if len(traces) == 1:
+            lines = encode_run(traces[0])
+        else:
+            lines = [b"".join(parts) for parts in zip(*map(encode_run, traces), strict=True)]
         before = [file.size for file in self._lines]
         try:
             for file, content in zip(self._lines, lines, strict=False):

@@ -38,4 +38,4 @@ def encode_run(trace: Trace) -> tuple[bytes, bytes, bytes]:
         "stderr": trace.stderr,
     }
     whole = (begun[:-1], b",", encode(rest)[1:-1], b',"observations":[', b",".join(observations), b"]}\n")
-    return b"".join([one + b"\n" for one in observations]), b"".join(whole), short + b"\n"
+    return b"\n".join([*observations, b""]), b"".join(whole), short + b"\n"

@@ -92,18 +92,20 @@ class LineFile:
         Raises:
             OSError: the system did not take them all; `cut` takes away what it did take.
         """
-        rest = lines
-        self._most = self.size + len(lines)
+        left = len(lines)
+        self._most = end = self.size + left
         try:
             # A nearly full disk takes a part; the next write says why it takes no more.
-            while rest:
-                written = self._file.write(rest)
+            while left:
+                written = self._file.write(lines)
                 if not written:
                     raise OSError(errno.EIO, "the system takes nothing and does not say why")
-                rest = rest[written:]
+                left -= written
+                if left:
+                    lines = lines[written:]
         except OSError as error:
             raise _named(error) from None
-        self.size += len(lines)
+        self.size = end
 
     def cut(self, size: int) -> None:
         """Take away all that stands after the first `size` bytes, as far as the system lets us."""
