@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from contextvars import Context
 
 from fluxloop.attempt import OpenAttempt
 from fluxloop.clock import monotonic
@@ -36,7 +37,8 @@ class Deadlines:
 
     def _arm(self, loop: asyncio.AbstractEventLoop, seconds: float) -> None:
         self._armed = True
-        loop.call_later(seconds, self._expire, loop)
+        # In a context of its own: that of the attempt would be kept until then, with all that it recorded.
+        loop.call_later(seconds, self._expire, loop, context=Context())
 
     def _expire(self, loop: asyncio.AbstractEventLoop) -> None:
         self._armed = False

@@ -339,7 +339,7 @@ class Execution:
     def _last_words(self, schedule: Schedule, sinks_hang: bool) -> None:
         """Leave honest files behind when the process is about to end."""
         self.summary.failures_left = schedule.failures_left
-        where = f"the results are in {self.path}"
+        where = f"the results are in {self.path}, and a resume goes on from there"
         try:
             self._finish(*self._outcome(schedule), sinks_hang=sinks_hang)
         except (SinkError, OSError) as error:

@@ -349,7 +349,9 @@ class Experiment:
             hold: keeps other writers out of a directory, or raises OutputError.
             tell: is called with why one is passed over that may be what is looked for.
         """
+        own = builder.ran_on[MASKED]
         for path in begun_before(self._output, self._directory):
+            builder.ran_on[MASKED] = own
             if is_completed(path):
                 continue  # whatever became of its lines since; reading them would cost more every night
             try:
@@ -374,6 +376,7 @@ class Experiment:
                 continue
             self.config = as_begun
             return earlier
+        builder.ran_on[MASKED] = own
         return None
 
     def _accepted(self, earlier: Earlier, plan: Plan, builder: SummaryBuilder) -> Changes:

@@ -52,6 +52,8 @@ class Interrupt:
         self._urged = 0.0
         """When the last thing was done that should have ended it: the second signal, or `Abandoned`."""
         self._taken: tuple[signal.Signals, ...] = ()
+        self._early: int | None = None
+        """The signal that came when it was too early to end the process."""
         self._is_deaf = False
         """True when an agent has put handlers of its own in the place of ours."""
 
@@ -142,6 +144,15 @@ class Interrupt:
         elif monotonic() - self._urged > 2 * HEED_SECONDS:
             self.last_words(self._held)
             System.exit(128 + number)
+        else:
+            self._early = number
+
+    def catch_up(self) -> None:
+        """Let a signal count that came too early to end the process, once it is late enough; from any thread."""
+        number = self._early
+        if number is not None and monotonic() - self._urged > 2 * HEED_SECONDS and hasattr(signal, "pthread_kill"):
+            self._early = None
+            signal.pthread_kill(threading.main_thread().ident or 0, number)
 
     def _abandon(self) -> None:
         self._raised = self._urged = monotonic()

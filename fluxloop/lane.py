@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import Iterator, Sequence
+from concurrent.futures import CancelledError
 from contextlib import ExitStack, contextmanager, suppress
 from contextvars import copy_context
 from functools import partial
@@ -50,6 +52,11 @@ class Lane:
         self._running: dict[OpenAttempt, asyncio.Task[None]] = {}
         self._stack = ExitStack()
         self._stack.enter_context(self._thread.told_if_broken(self._broken))
+
+    @property
+    def is_broken(self) -> bool:
+        """Whether its loop has come to its end."""
+        return self._thread.is_broken
 
     @property
     def is_blocked(self) -> bool:
@@ -116,7 +123,8 @@ class Lane:
         """Cancel what is in flight and leave the target; what a blocked loop holds stays as it is."""
         self._given.clear()  # what has not begun does not begin any more
         if self._running and self._thread.answers(BUSY_SECONDS):
-            with suppress(TimeoutError):  # it blocks as it tidies up
+            # It blocks as it tidies up, or cancels whatever it finds.
+            with suppress(CancelledError, TimeoutError):
                 self._thread.run(self._cancel(), 2 * CLOSING_SECONDS)
         self._thread.answers(BUSY_SECONDS)  # leaving asks no blocked loop
         self._target.__exit__(None, None, None)
@@ -127,7 +135,7 @@ class Lane:
         for task in running:
             task.cancel()
         if running:
-            await asyncio.wait(running, timeout=CLOSING_SECONDS)
+            await asyncio.tasks.wait(running, timeout=CLOSING_SECONDS)  # not the double an agent may have left
 
 
 class Lanes:
@@ -149,21 +157,23 @@ class Lanes:
         self._all = [self._lane]
         self._is_over = False
         """True once the target could not be entered again."""
+        self._lock = threading.RLock()  # an executor of a user's own may call from many threads
 
     def _open(self) -> Lane:
         target = self._task.open_target()
         target.__enter__()
         if not target.is_async:
             target.__exit__(None, None, None)
-            raise TargetError("the asyncio executor runs async agents, and this one is sync: use threads")
+            raise TargetError("what the target gives when it is entered is sync: use the executor inline or processes")
         return Lane(target, self._ended)
 
     def start(self, attempts: Sequence[OpenAttempt], in_flight: int) -> None:
         """Start attempts."""
-        if self._lane.is_blocked:
-            self._replace(self._lane)
-        if not self._is_over:
-            self._lane.start(attempts)
+        with self._lock:
+            if self._lane.is_blocked:
+                self._replace(self._lane)
+            if not self._is_over:
+                self._lane.start(attempts)
 
     def abandon(self, opened: OpenAttempt) -> tuple[str | None, str]:
         """Go on without an attempt that does not end; return where it is, and what is to be said of it."""
@@ -179,8 +189,11 @@ class Lanes:
             self._replace(self._lane)
 
     def _replace(self, lane: Lane) -> None:
-        if lane is not self._lane or self._is_over:
-            return
+        with self._lock:
+            if lane is self._lane and not self._is_over:
+                self._start_anew(lane)
+
+    def _start_anew(self, lane: Lane) -> None:
         try:
             self._lane = self._open()
         except Abandoned:
@@ -202,5 +215,6 @@ class Lanes:
 
     def close(self) -> None:
         """Cancel what is in flight, and leave the target."""
-        for lane in self._all:
-            lane.close()
+        with ExitStack() as each:  # whatever one of them meets, the others are closed, too
+            for lane in self._all:
+                each.callback(lane.close)

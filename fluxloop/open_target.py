@@ -91,7 +91,7 @@ class OpenTarget:
                 elif hasattr(type(owner), "__enter__"):
                     self._rebind(self._stack.enter_context(owner))
         except BaseException:
-            self._stack.close()
+            self.__exit__(None, None, None)
             raise
         return self
 
@@ -117,7 +117,7 @@ class OpenTarget:
         except (Abandoned, KeyboardInterrupt):
             raise
         except NotLeft:
-            notice("the target was not left, because an agent blocks its event loop")
+            notice("the target was not left, because an agent blocks its event loop or has broken it")
         except BaseException as failed:
             # The runs are done and recorded; what the target leaves open is not theirs to lose.
             notice(self._task.redaction.text(user_failure("leaving the target failed", failed)))
@@ -149,7 +149,10 @@ class OpenTarget:
 
     async def _finish(self, opened: OpenAttempt, pending: Any) -> Any:
         opened.task = asyncio.current_task()
-        return await settled_async(pending, opened.run)
+        try:
+            return await settled_async(pending, opened.run)
+        finally:
+            opened.task = None  # what follows is in the thread again
 
     async def run_on_loop(self, opened: OpenAttempt) -> Attempt:
         """Run one attempt at an async target, on the loop it was entered on; it ends when its time is over."""

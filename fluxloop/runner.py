@@ -173,7 +173,10 @@ class Runner:
         try:
             return await asyncio.wait_for(asyncio.shield(ended), self._target.patience)
         except TimeoutError:
-            return self._give_up(opened)
+            return await asyncio.to_thread(self._give_up, opened)  # it may enter the target again
+        except asyncio.CancelledError:
+            self._cancel(opened)
+            raise
 
     def run_opened(self, opened: OpenAttempt) -> Attempt:
         """Run an attempt that somebody watches, as `run` does."""
@@ -202,11 +205,17 @@ class Runner:
         """Hand over an attempt that has ended, or what keeps all from running, from any thread."""
         if isinstance(ended, BaseException):
             self._failure = ended
-            for waiting in self._waiting.values():
-                waiting.set_exception(ended)
-            self._waiting.clear()
+            while self._waiting:
+                self._waiting.popitem()[1].set_exception(ended)
         elif (answered := self._waiting.pop(ended[0], None)) is not None:
             answered.set_result(ended[1])
+
+    def _cancel(self, opened: OpenAttempt) -> None:
+        """Let an attempt end that nobody waits for any more."""
+        self._waiting.pop(opened, None)
+        if (task := opened.task) is not None:
+            task.get_loop().call_soon_threadsafe(task.cancel)
+        opened.leave()
 
     def _give_up(self, opened: OpenAttempt) -> Attempt:
         """Return the record of an attempt that could not be cancelled."""

@@ -88,6 +88,7 @@ class Watch:
             patience = CLOSING_SECONDS if self._schedule.is_known_to_be_over else HEED_SECONDS
             if self._schedule.stopping and self._schedule.is_over and now - self._heard > patience:
                 self._interrupt.insist()
+                self._interrupt.catch_up()
                 self._tell_how_to_end(now)
             if self._stall_seconds and now - self._finished > self._stall_seconds:
                 in_flight = self._schedule.in_flight

@@ -109,6 +109,10 @@ class LoopThread:
         self._thread: threading.Thread | None = None
         self._closing = False
         self._blocked = False
+        self._probe: threading.Event | None = None
+        """Set once the loop has come to what it was asked last."""
+        self.is_broken = False
+        """True once the loop has come to its end while it was in use."""
         self.users = 0
         """Who has taken it and not given it back."""
         self._kept: set[asyncio.Task[Any]] = set()
@@ -134,7 +138,9 @@ class LoopThread:
 
     @property
     def is_blocked(self) -> bool:
-        """Whether it has been found blocked."""
+        """Whether it has been found blocked, and has not gone on since."""
+        if self._blocked and not self.is_broken and self._probe is not None and self._probe.is_set():
+            self._blocked = False  # it was busy, and has come to what it was asked since
         return self._blocked
 
     def is_usable(self) -> bool:
@@ -144,13 +150,13 @@ class LoopThread:
         return not is_shut_down and (self._loop is None or self.answers(BUSY_SECONDS))
 
     def answers(self, seconds: float | None = None) -> bool:
-        """Tell whether the loop is alive, or blocked by a call that does not await; once blocked, it stays so.
+        """Tell whether the loop is alive, or blocked by a call that does not await.
 
         Args:
             seconds: how long it may take to say so.
         """
-        if not self._blocked:
-            answered = threading.Event()
+        if not self.is_blocked:
+            answered = self._probe = threading.Event()
             self.loop.call_soon_threadsafe(answered.set)
             self._blocked = not answered.wait(ANSWER_SECONDS if seconds is None else seconds)
         return not self._blocked
@@ -210,13 +216,14 @@ class LoopThread:
         async def start() -> asyncio.Task[None]:
             task = new_task(lifespan(), asyncio.get_running_loop())
             self._kept.add(task)
+            task.add_done_callback(self._kept.discard)
             asyncio.tasks._unregister_task(task)  # an agent that cancels all tasks must not find it
             return task
 
         task = self.run(start())
 
         def close() -> None:
-            if self._blocked:
+            if self.is_broken or not self.answers():
                 raise NotLeft
             if not task.done() and self._loop is not None:
                 self._loop.call_soon_threadsafe(leave.set)
@@ -262,7 +269,7 @@ class LoopThread:
             except BaseException:
                 continue
         if not self._closing:
-            self._blocked = True
+            self._blocked = self.is_broken = True
             for call in list(self._in_use.values()):
                 call()
 

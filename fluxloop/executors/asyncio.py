@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from queue import SimpleQueue
 
+from fluxloop.exceptions import TargetError
 from fluxloop.executors.flight import Ended, Flight, at_least_one
 from fluxloop.lane import Lanes
 from fluxloop.records import Attempt
@@ -45,6 +46,8 @@ class AsyncioExecutor:
         Raises:
             TargetError: the agent is not async.
         """
+        if not task.prepare().is_async:
+            raise TargetError("the asyncio executor runs async agents, and this one is sync: use threads")
         ended: Ended = SimpleQueue()
         with Lanes(task, ended).closed_after() as crew:
             yield from Flight(task, schedule, self.parallel, crew, ended).batches()

@@ -109,7 +109,9 @@ class _Threads:
         task = opened.task
         if task is None:
             return thread_stack(opened.worker.ident), ""
-        loop = running[task.get_loop()]
+        loop = running.get(task.get_loop())
+        if loop is None:  # it has been closed since
+            return task_stack(task), ""
         if not loop.answers():
             return thread_stack(loop.ident), f"; {'it' if loop.runs(task) else 'another task'} {BLOCKS}"
         where = task_stack(task)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import subprocess
 import sys
 import textwrap
@@ -15,6 +16,7 @@ import pytest
 
 import fluxloop
 from fluxloop import Experiment, ExperimentResult
+from fluxloop.tracing.context import OpenRun
 from tests.noticing import noticed
 from tests.waiting import wait_until
 
@@ -203,3 +205,53 @@ def test_a_target_on_a_blocked_loop_is_not_left_and_says_so(tmp_path: Path) -> N
         run(Agent, "asyncio", tmp_path, ["a", "blocks", "b"], timeout_seconds=LIMIT, parallel=1)
     gate.set()
     wait_until(lambda: sum(thread.name == "fluxloop-loop" for thread in threading.enumerate()) <= 1)
+
+
+@pytest.mark.parametrize("executor", ["inline", "asyncio"])
+def test_a_run_that_cancels_all_as_it_tidies_up_fails_no_experiment(executor: str, tmp_path: Path) -> None:
+    """What is left in flight at the end may cancel whatever it finds, also who waits for it."""
+
+    async def agent(text: str) -> str:
+        if text == "stops":
+            try:
+                await asyncio.Event().wait()
+            finally:
+                for task in asyncio.all_tasks():
+                    task.cancel()
+        return text
+
+    overrides = {"runner.max_time": 0.5, "runner.grace_seconds": 0}
+    result = run(agent, executor, tmp_path, ["a", "stops", "b"], overrides=overrides, parallel=1)
+    assert (result.summary.status, result.summary.passed, result.summary.not_run) == ("stopped", 1, 2)
+
+
+def test_nothing_of_a_run_is_kept_until_its_time_would_be_over(tmp_path: Path) -> None:
+    """The timer of an experiment that has ended holds none of its runs, and no screen."""
+
+    async def agent(text: str) -> str:
+        fluxloop.event("seen", text=text)
+        return text
+
+    for _ in range(3):
+        run(agent, "asyncio", tmp_path, ["a", "b"], timeout_seconds=600)
+    gc.collect()
+    assert [one for one in gc.get_objects() if type(one) is OpenRun] == []
+
+
+def test_a_worker_whose_loop_is_broken_gives_the_next_run_another(tmp_path: Path) -> None:
+    """Under processes, too, nobody pays for what another has done."""
+    (tmp_path / "breaking.py").write_text(
+        "import asyncio\n"
+        "async def agent(text):\n"
+        "    if text == 'breaks':\n"
+        "        loop = asyncio.get_running_loop()\n"
+        "        def broken(): raise ValueError('no more')\n"
+        "        loop._run_once = loop.run_forever = broken\n"
+        "        await asyncio.Event().wait()\n"
+        "    return text\n"
+    )
+    options = {"runner.python_path": [str(tmp_path)], "runner.executor": "processes", "runner.parallel": 1}
+    result = Experiment(
+        target="breaking:agent", inputs=["breaks", "a", "b"], output_dir=tmp_path, progress=False, overrides=options
+    ).run()
+    assert {trace.input: trace.status for trace in result} == {"breaks": "error", "a": "ok", "b": "ok"}

@@ -90,7 +90,7 @@ class Worker:
 
     def _run_together(self, target: OpenTarget) -> None:
         self._lane = lane = Lane(target, self._ended)
-        with self._left_after(lane.close):
+        with self._left_after(lambda: (self._lane or lane).close()):
             while (first := self._ended.get()) is not None:
                 self._tell([first, *self._more()])
 
@@ -156,10 +156,19 @@ class Worker:
                 self._flying[opened] = order.ticket
                 starting.append(opened)
         if self._lane is not None:
+            if self._lane.is_broken:
+                self._renew(self._lane)
             self._lane.start(starting)
         else:
             for opened in starting:
                 self._given.put(opened)
+
+    def _renew(self, broken: Lane) -> None:
+        """Enter the target on another loop: an agent has broken the one that it was entered on."""
+        broken.close()
+        target = self._task.open_target()
+        target.__enter__()
+        self._lane = Lane(target, self._ended)
 
     def _not_begun(self) -> Iterator[int]:
         with suppress(Empty):
