@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import random
 import shutil
 import sys
@@ -19,16 +20,29 @@ pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="what a process 
 
 ITERATIONS = 30
 IDS = [f"trace_{number:03d}" for number in range(1, 8 * ITERATIONS + 1)]
-OPTIONS = ("run", "experiment", "--no-progress", "--iterations", str(ITERATIONS), "--parallel", "8")
+OPTIONS = ("run", "experiment", "--no-progress", "--iterations", str(ITERATIONS))
 KILLS = 8
 """In a row, before it is let come to its end."""
+SYNC, ASYNC = ("--target", "durable_agent:slow"), ("--target", "durable_agent:slow_async")
 EXECUTORS = {
-    "threads": ("--target", "durable_agent:slow"),
-    "asyncio": ("--target", "durable_agent:slow_async"),
-    "processes": ("--target", "durable_agent:slow", "--executor", "processes"),
+    "inline": (*SYNC, "--executor", "inline"),
+    "inline, async": (*ASYNC, "--executor", "inline"),
+    "threads": (*SYNC, "--executor", "threads", "--parallel", "8"),
+    "asyncio": (*ASYNC, "--executor", "asyncio", "--parallel", "8"),
+    "processes": (*SYNC, "--executor", "processes", "--parallel", "8"),
+    "processes, async": (*ASYNC, "--executor", "processes", "--parallel", "8"),
 }
-SOON = {"processes": 0.7}
+SOON = {"processes": 0.7, "processes, async": 0.7}
 """Seconds in which it begins; 0.15 where no process is started."""
+ROUNDS = int(os.environ.get("KILL_ROUNDS", "204"))
+"""How many are made when all of the slow ones are, a little more where that does not divide among the executors."""
+
+
+def rounds_for(*quick: str) -> list[object]:
+    """An executor and its number of rounds: a single one for these, and all that are slow."""
+    share = -(-ROUNDS // (2 * len(EXECUTORS)))  # there are two tests
+    slow = [pytest.param(executor, share, marks=pytest.mark.slow) for executor in EXECUTORS]
+    return [*((executor, 1) for executor in quick), *slow]
 
 
 def directory(project: Path) -> Path | None:
@@ -85,10 +99,18 @@ def calls(project: Path) -> Counter[str]:
     return found
 
 
-def resume(project: Path, *more: str, executor: str) -> list[str]:
+def ways_on(project: Path) -> list[str]:
+    """What `--resume` may be given to come to the end of the experiment; empty to begin it."""
     path = directory(project)
-    taken_up = [] if path is None else ["--resume", str(path), *more]
-    return [*OPTIONS, *EXECUTORS[executor], *taken_up]
+    if path is None:
+        return ["", "auto"]
+    is_completed = json.loads((path / "summary.json").read_text())["status"] == "completed"
+    # After its last word `auto` would begin another.
+    return [str(path), "last", *([] if is_completed else ["auto"])]
+
+
+def command_line(executor: str, way: str, *more: str) -> list[str]:
+    return [*OPTIONS, *EXECUTORS[executor], *(("--resume", way, *more) if way else ())]
 
 
 def check_complete(lab: Lab, done: Done) -> list[Run]:
@@ -114,9 +136,11 @@ def round_of_kills(lab: Lab, chance: random.Random, executor: str, moments: list
     before: list[Run] = []
     calls(project)
     for number in range(KILLS + 1):
-        command = lab.start(*resume(project, executor=executor), environment=environment)
+        way = chance.choice(ways_on(project))
+        command = lab.start(*command_line(executor, way), environment=environment)
         if number < KILLS:
-            moments.append(kill_somewhere(command, project, chance, SOON.get(executor, 0.15)))
+            moment = kill_somewhere(command, project, chance, SOON.get(executor, 0.15))
+            moments.append(f"{Path(way).name or 'the first'} {moment}")
         done = command.wait()
         assert "\nError: " not in f"\n{done.told}", done.told
         path = directory(project)
@@ -129,11 +153,7 @@ def round_of_kills(lab: Lab, chance: random.Random, executor: str, moments: list
     check_complete(lab, done)
 
 
-ROUNDS = [pytest.param(3, id="3 rounds"), pytest.param(25, id="25 rounds", marks=pytest.mark.slow)]
-
-
-@pytest.mark.parametrize("executor", EXECUTORS)
-@pytest.mark.parametrize("rounds", ROUNDS)
+@pytest.mark.parametrize(("executor", "rounds"), rounds_for(*EXECUTORS))
 def test_a_killed_experiment_is_completed(lab: Lab, executor: str, rounds: int) -> None:
     """Whenever it was killed; what was done stays as it is, byte for byte, and is not run again."""
     for _ in range(rounds):
@@ -158,9 +178,10 @@ def superseding_kills(lab: Lab, chance: random.Random, executor: str) -> None:
     moments = []
     for number in range(KILLS + 1):
         more = ("--retry-failed=all",) if not (path / "superseded.jsonl").exists() else ()
-        command = lab.start(*resume(project, *more, executor=executor), environment=environment)
+        way = chance.choice([way for way in ways_on(project) if way != "auto" or not more])
+        command = lab.start(*command_line(executor, way, *more), environment=environment)
         if number < KILLS:
-            moments.append(kill_somewhere(command, project, chance))
+            moments.append(kill_somewhere(command, project, chance, SOON.get(executor, 0.15)))
         done = command.wait()
         assert "\nError: " not in f"\n{done.told}", done.told
         if done.code >= 0 and not more:
@@ -175,14 +196,14 @@ def superseding_kills(lab: Lab, chance: random.Random, executor: str) -> None:
     assert all(b'"status":"ok"' in run.summary for run in again)
 
 
-@pytest.mark.parametrize("rounds", [2, pytest.param(15, marks=pytest.mark.slow)])
-def test_a_killed_retry_of_what_failed_is_completed(lab: Lab, rounds: int) -> None:
+@pytest.mark.parametrize(("executor", "rounds"), rounds_for("threads", "processes, async"))
+def test_a_killed_retry_of_what_failed_is_completed(lab: Lab, executor: str, rounds: int) -> None:
     """Replaced records are kept beside the results once, and each run has one line, old or new."""
-    lab.run(*resume(lab.project, executor="threads"))
+    lab.run(*command_line(executor, ""))
     shutil.copytree(lab.project / "experiments", lab.project / "kept")
     for _ in range(rounds):
         seed = random.randrange(1 << 32)
         print(f"seed {seed}")
         shutil.rmtree(lab.project / "experiments")
         shutil.copytree(lab.project / "kept", lab.project / "experiments")
-        superseding_kills(lab, random.Random(seed), "threads")
+        superseding_kills(lab, random.Random(seed), executor)

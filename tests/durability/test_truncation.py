@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Iterator
 from functools import cache
 from itertools import product
 from pathlib import Path
@@ -27,6 +28,11 @@ def boundaries(content: bytes) -> list[int]:
     """Two bytes about every end of a record."""
     ends = [0, *(place + 1 for place, byte in enumerate(content) if byte == 10)]
     return sorted({end + by for end in ends for by in range(-2, 3) if 0 <= end + by <= len(content)})
+
+
+def torn_at_boundaries(content: bytes) -> Iterator[tuple[int, bytes]]:
+    """Where it is cut, and what follows the cut."""
+    return product(boundaries(content), JUNK)
 
 
 @cache
@@ -72,11 +78,20 @@ def test_the_whole_one_is_worth_cutting(whole_one: Path) -> None:
     assert all(any(byte > 127 for byte in content) for content in read(whole_one).values())
 
 
+def test_there_are_many_torn_states(whole_one: Path) -> None:
+    """More than 500 that differ are cut at boundaries alone, before those drawn by chance."""
+    contents = read(whole_one)
+    states = {
+        (name, contents[name][:offset] + junk) for name in NAMES for offset, junk in torn_at_boundaries(contents[name])
+    }
+    assert len(states - set(contents.items())) > 500, len(states)
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_a_cut_at_any_boundary_is_repaired(cut: Path, whole_one: Path, name: str) -> None:
     """At every end of a record and two bytes about it, whatever stands behind the cut."""
     contents = read(whole_one)
-    for offset, junk in product(boundaries(contents[name]), JUNK):
+    for offset, junk in torn_at_boundaries(contents[name]):
         try:
             check_cut(cut, {**contents, name: contents[name][:offset] + junk}, whole_one)
         except AssertionError as failure:
