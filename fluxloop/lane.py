@@ -91,9 +91,12 @@ class Lane:
     def _landed(self, opened: OpenAttempt, running: asyncio.Task[None]) -> None:
         del self._running[opened]
         self._given.pop(opened, None)
-        # By an agent that cancels all tasks it finds, before this one began.
-        if running.cancelled() and opened.worker is self:
-            self._ended.put((opened, opened.failed(asyncio.CancelledError())))
+        if asyncio._get_running_loop() is None:  # an agent that nests loops has unset it for all that follow
+            asyncio._set_running_loop(self._loop)
+        # By an agent that cancels all tasks it finds, before this one began, or that took the loop from under it.
+        error = asyncio.CancelledError() if running.cancelled() else running.exception()
+        if error is not None and opened.worker is self:
+            self._ended.put((opened, opened.failed(error)))
 
     def not_begun(self) -> list[OpenAttempt]:
         """Take back the attempts that this loop, being blocked, has not begun."""
