@@ -239,7 +239,8 @@ class Terminal:
         assert [line.trace_id for line in result.summaries()] == [trace.trace_id for trace in result]
         again = f"to go on: fluxloop run experiment --resume {path.relative_to(self.folder)}"
         left = f"{5 - len(done)} of 5 runs were not run; "
-        assert self.last_line in (f"remaining {left}{again}", f"[WARN] {left}the results are in {path}"), self.what
+        where = f"the results are in {path}, and a resume goes on from there"
+        assert self.last_line in (f"remaining {left}{again}", f"[WARN] {left}{where}"), self.what
         assert "Traceback" not in self.shown.getvalue(), self.what
 
 
