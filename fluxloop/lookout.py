@@ -93,7 +93,8 @@ def lookout_for(path: Path, *, stall_seconds: float) -> Iterator[Lookout]:
         return
     with ExitStack() as open_files:
         reads, writes = os.pipe()
-        stacks = open_files.enter_context(os.fdopen(writes, "wb", 0))
+        stacks = os.fdopen(writes, "wb", 0)
+        open_files.callback(_close, stacks)
         command = [sys.executable, "-I", "-S", str(lookout_process.__file__)]
         before = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])  # until it is ready for it
         try:
@@ -113,6 +114,10 @@ def lookout_for(path: Path, *, stall_seconds: float) -> Iterator[Lookout]:
             yield lookout
         finally:
             faulthandler.cancel_dump_traceback_later()
-            with suppress(OSError):
-                process.stdin.close()
+            _close(process.stdin)
             process.wait()  # it has left a child behind, which ends with the pipe
+
+
+def _close(pipe: IO[bytes]) -> None:
+    with suppress(OSError):  # an agent may have closed all files of its process
+        pipe.close()

@@ -15,7 +15,7 @@ from fluxloop_cli.entry import interrupts_raise
 def tell(text: str, *, err: bool = False) -> None:
     """Print what came out, with a sign for each character that is none and a mark for what the screen has not.
 
-    A reader that has gone, as `head` or the terminal, changes nothing about it.
+    A reader that has gone, as `head` or the terminal, changes nothing; nor does a stream that an agent closed.
     """
     from fluxloop.visible import encodable, encoding_of, visible
 
@@ -27,7 +27,7 @@ def tell_path(path: str) -> None:
     """Print a path; to a program that reads it, byte by byte."""
     from fluxloop.visible import encodable, encoding_of
 
-    if sys.stdout is None or sys.stdout.isatty():
+    if sys.stdout is None or sys.stdout.closed or sys.stdout.isatty():
         tell(path)
     elif encodable(path, encoding_of(sys.stdout)) == path:
         _write(path, err=False)
@@ -36,10 +36,13 @@ def tell_path(path: str) -> None:
 
 
 def _write(text: str | bytes, err: bool) -> None:
+    stream = sys.stderr if err else sys.stdout
+    if stream is None or stream.closed:  # before Python began, or by the agent
+        return
     try:
         click.echo(text, err=err)
     except OSError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), (sys.stderr if err else sys.stdout).fileno())
+        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 @contextmanager

@@ -51,6 +51,10 @@ class Command:
         with open(f"/proc/{self.pid}/stat", "rb") as stat:
             return stat.read().rpartition(b")")[2].split()[0] == b"Z" or holds()
 
+    def told_so_far(self) -> str:
+        """Return what stands on its standard error."""
+        return (self._place / "err").read_text()
+
     def wait(self) -> Done:
         """Wait for its end."""
         code = self._lab.ask(do="wait", pid=self.pid)["code"]
@@ -187,8 +191,9 @@ def _code(order: Mapping[str, Any]) -> int:
 
 def _end(code: int) -> NoReturn:
     # To take down what the lab had imported would cost ten times what the command line did.
-    sys.stdout.flush()
-    sys.stderr.flush()
+    for stream in (sys.stdout, sys.stderr):
+        if not stream.closed:  # an agent may do that
+            stream.flush()
     os._exit(code)
 
 
