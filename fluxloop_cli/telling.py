@@ -60,6 +60,9 @@ def plain_errors(interrupted: str) -> Iterator[None]:
     except FluxloopError as error:
         tell(f"Error: {error}", err=True)
         raise click.exceptions.Exit(2 if isinstance(error, UsageError) else 1) from error
+    except SystemExit as error:  # of code that is neither ours nor a run's, as an executor: its 0 would claim a result
+        tell(f"Error: something ended the command with sys.exit({error.code!r}) before there was a result", err=True)
+        raise click.exceptions.Exit(1) from error
     except KeyboardInterrupt:
         tell(interrupted, err=True)
         raise click.exceptions.Exit(130) from None

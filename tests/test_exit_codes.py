@@ -447,6 +447,8 @@ def run(self, task, schedule):
         yield batch
         if fault == "doubles" and number == 3:
             yield batch
+        if fault == "exits" and number == 3:
+            sys.exit(0)
 
 InlineExecutor.run = run
 
@@ -456,7 +458,7 @@ main()
 """
 
 
-@pytest.mark.parametrize("fault", ["stops", "doubles"])
+@pytest.mark.parametrize("fault", ["stops", "doubles", "exits"])
 def test_an_executor_that_loses_runs_is_told(forking: Lab, folder: Path, fault: str) -> None:
     """What it never gave back is not run, and what it gives back twice makes up for nothing."""
     done = forking.run(fault, *run_line("echo", "inline"), script=FAULTY_EXECUTOR, cwd=folder)
