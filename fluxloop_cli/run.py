@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from contextlib import nullcontext, redirect_stdout
+from contextlib import redirect_stderr, redirect_stdout
 from typing import Any
 
 import click
@@ -173,7 +173,8 @@ def experiment(
         if dry_run:
             tell(str(chosen.preview()))
             return
-        with redirect_stdout(sys.stderr) if quiet else nullcontext(), with_lookout():
+        # Taken back at the end, whatever an agent has put there: the result is told on them, and Python flushes them.
+        with redirect_stdout(sys.stderr if quiet else sys.stdout), redirect_stderr(sys.stderr), with_lookout():
             result = chosen.run()
     if quiet:
         tell_path(str(result.path))

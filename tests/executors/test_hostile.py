@@ -138,3 +138,14 @@ def test_hostile_agents_leave_nothing_where_they_have_workers(experiment: str, t
     assert_all_is_well(code, inputs, traces, tmp_path)
     assert {trace["status"] for trace in traces if trace["input"] in DEADLY} <= {"crashed"}
     wait_until(lambda: left(mark) == {})
+
+
+@pytest.mark.parametrize("executor", ["inline", "threads"])
+def test_a_stream_that_fails_changes_no_exit_code(executor: str, tmp_path: Path, mark: str) -> None:
+    """Runs after it fail where they print, and are recorded; the command takes its own streams back."""
+    code, inputs, traces = run("agent", executor, [FAILING_STREAM], 1, tmp_path, mark)
+    shown = (tmp_path / "shown").read_text()
+    assert Counter(trace["input"] for trace in traces) == Counter(inputs)
+    assert code == 0, shown
+    assert "results" in shown
+    assert "Traceback" not in shown
