@@ -84,6 +84,10 @@ def cutting_last(text):
 
 def closing(text):
     if text == "c":
+        for _ in range(200):  # without a run on disk, its directory would go with the files
+            if any(os.path.getsize(file) for file in glob.glob("experiments/*/traces.jsonl")):
+                break
+            time.sleep(0.01)
         for number in range(3, 64):
             try:
                 os.close(number)
