@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import errno
 import os
 import pickle
 import tempfile
@@ -18,7 +19,7 @@ from typing import Any
 import msgspec
 from attrs import define, frozen
 
-from fluxloop.exceptions import InputError, Problem
+from fluxloop.exceptions import FluxloopError, InputError, Problem
 from fluxloop.inputs.copyable import copy_problem
 from fluxloop.inputs.entry import EntryError, case_from
 from fluxloop.inputs.given import listed
@@ -340,5 +341,11 @@ class _Spill:
 
     def _read(self, offset: int) -> bytes:
         with self._lock:  # the file has one place, which all passes share
-            self._file.seek(offset)
-            return self._file.read(_CHUNK)
+            try:
+                self._file.seek(offset)
+                return self._file.read(_CHUNK)
+            except OSError as error:
+                why = error.strerror or error
+                if error.errno == errno.EBADF:
+                    why = "the agent has closed the files of its process; run it with executor processes"
+                raise FluxloopError(f"the inputs cannot be read again: {why}") from error
