@@ -323,6 +323,9 @@ WAYS = {
 def test_a_way_out_is_told_by_its_code(forking: Lab, folder: Path, way: Way, executor: str) -> None:
     """0 only where each planned run is on disk; what is not is counted as not run."""
     done = forking.run(*run_line(way.agent, executor, *shlex.split(way.options)), cwd=folder)
+    if way.agent == "closing" and executor in HERE and left_in(folder) is None:
+        assert done.code == 1, done.told  # the first write failed, so there was nothing to keep
+        return
     assert check(done, folder, code=way.code).recorded in way.recorded
 
 
