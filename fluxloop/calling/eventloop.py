@@ -22,7 +22,16 @@ def new_event_loop() -> AbstractEventLoop:
     loop = asyncio.new_event_loop()
     if isinstance(loop, BaseEventLoop):  # else it is none of Python's, such as uvloop's, which has a clock of its own
         loop.time = monotonic  # type: ignore[method-assign]
+        loop.set_exception_handler(_tell)
     return loop
+
+
+def _tell(loop: AbstractEventLoop, told: dict[str, Any]) -> None:
+    """Say what the loop would, but nothing of its own files: that they are closed is told by what needs them."""
+    error, callback = told.get("exception"), getattr(told.get("handle"), "_callback", None)
+    is_own = callback is not None and callback == getattr(loop, "_read_from_self", None)
+    if not (is_own and isinstance(error, OSError) and error.errno == errno.EBADF):
+        loop.default_exception_handler(told)
 
 
 _lost: list[Any] = []

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import errno
+import os
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, suppress
+from typing import Any
 
 import pytest
 
+from fluxloop.calling.eventloop import new_event_loop
 from fluxloop.calling.loop import LoopThread
 
 
@@ -207,3 +211,25 @@ def test_closing_waits_for_nothing_that_will_not_end(monkeypatch: pytest.MonkeyP
     release[0]()
     thread.join(5)
     task.get_loop().close()
+
+
+def test_a_loop_says_nothing_of_its_own_closed_files(caplog: pytest.LogCaptureFixture) -> None:
+    """Who needs them says that the agent has closed them; every other error of a callback is told."""
+
+    def fails() -> None:
+        raise OSError(errno.EBADF, "mine")
+
+    loop: Any = new_event_loop()
+    number = loop._ssock.fileno()
+    kept = os.dup(number)
+    os.close(number)
+    loop.call_soon(loop._read_from_self)
+    loop.call_soon(fails)
+    loop.call_soon(loop.stop)
+    loop.run_forever()
+    os.dup2(kept, number)
+    os.close(kept)
+    loop.close()
+    assert [record.exc_info[1].args[1] for record in caplog.records if record.exc_info and record.exc_info[1]] == [
+        "mine"
+    ]
